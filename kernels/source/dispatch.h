@@ -2,6 +2,7 @@
 #pragma once
 
 #include "convolution.h"
+#include "elementwise.h"
 #include "parallel.h"
 
 namespace nnk {
@@ -15,6 +16,8 @@ struct Table {
                    long b_row_step, long b_column_step, long rows, long columns, long depth,
                    float* c, long c_step, bool add);
   const ConvolutionKernels* convolution;
+  // The elementwise operation of a name such as "add.f", null where there is none.
+  Step (*elementwise)(const char* name);
 };
 
 // The best one that the processor has. The environment variable NNCOMPILE_KERNELS_ISA names a

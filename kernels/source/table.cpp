@@ -8,6 +8,7 @@
 namespace nnk::NNK_NAMESPACE {
 
 extern const ConvolutionKernels kConvolution;
+Step elementwise_step(const char* name);
 
 namespace {
 
@@ -25,6 +26,7 @@ const Table kTable = {
     NNK_TEXT(NNK_NAMESPACE),
     multiply_strided,
     &kConvolution,
+    elementwise_step,
 };
 
 }  // namespace nnk::NNK_NAMESPACE

@@ -60,7 +60,7 @@ def _groups(graph: Graph) -> Iterator[_Group]:
     by_key: dict[tuple[object, ...], list[tuple[Value, tuple[Value, ...]]]] = {}
     shared: dict[tuple[object, ...], tuple[sp.Expr, tuple[Value, ...]]] = {}
     for value in sorted(heights, key=lambda v: -heights[v]):
-        body, numbers, vectors = _canonical(value)
+        body, numbers, vectors = in_first_order(value)
         key = (heights[value], body, value.dtype, *map(id, numbers))
         by_key.setdefault(key, []).append((value, vectors))
         shared[key] = body, numbers
@@ -97,7 +97,7 @@ def _is_small(value: Value) -> bool:
     )
 
 
-def _canonical(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, ...]]:
+def in_first_order(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, ...]]:
     """The formula with its numbers first and its vectors in an order that equal ones share."""
     indices = range(len(value.args))
     numbers = tuple(i for i in indices if not value.args[i].rank)

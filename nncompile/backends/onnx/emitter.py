@@ -14,15 +14,20 @@ from nncompile.backends.onnx import older
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.fusions import Fusions
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
+from nncompile.backends.onnx.native.functions import DOMAIN, Functions, constant_nodes
+from nncompile.backends.onnx.native.program import Lowered, elementwise_program
 from nncompile.backends.onnx.nodes import Call
 from nncompile.backends.onnx.sizes import Sizes
+from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter
 from nncompile.ir.graph import toposort
+from nncompile.ir.native import Native
 from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
-from nncompile.ir.types import AnyType, TupleType, Type, component_types, i64
+from nncompile.ir.types import AnyType, DType, TupleType, Type, component_types, i64
+from nncompile.ops.loops.outlined import Elementwise
 
 
 class Emitter(Fusions, Sizes):
@@ -45,8 +50,11 @@ class Emitter(Fusions, Sizes):
         conditional: bool = False,
         bounds: dict[Dim, int] | None = None,
         sizes: Mapping[sp.Symbol, int] | None = None,
+        functions: Functions | None = None,
     ) -> None:
         super().__init__(opset, parent, conditional)
+        # Of native kernels; None where files are to have none of them.
+        self.functions: Functions | None = parent.functions if parent else functions
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
         self.expected: Mapping[sp.Symbol, int] = parent.expected if parent else sizes or {}
         self.locations: LocationTable = parent.locations if parent else LocationTable()
@@ -72,7 +80,9 @@ class Emitter(Fusions, Sizes):
             names = self._empty_result(value.type)
         elif wide is None:
             self.types, self.type = types, value.type
-            names = value.op.onnx(self, *args)
+            names = self._called(value, args)
+            if names is None:
+                names = value.op.onnx(self, *args)
         else:
             self.types, self.type = wide.types, wide.type
             names = wide.op.onnx(self, *self._recast(tuple(args), types, wide.types))
@@ -84,6 +94,60 @@ class Emitter(Fusions, Sizes):
         if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names
+
+    def _called(self, value: Value, args: Sequence[str]) -> Any:
+        """The results of a call of the native kernel for an op; None where there is none, or where
+        the op's lowering needs a size that its arguments do not have."""
+        op, types = value.op, self.types
+        kernel = op.native(*types) if self.functions and isinstance(op, Native) else None
+        if self.functions is None or kernel is None:
+            return None
+        inner = Emitter(self.opset, bounds=self.bounds, sizes=self.expected)
+        inputs = inner.formals(op.label, types)
+        inner.types, inner.type = types, value.type
+        if isinstance(op, Elementwise):
+            kernel.attributes.update(elementwise_program(op, self._body_of(op)))
+        try:
+            results = op.onnx(inner, *inputs)
+        except BackendError:
+            return None
+        component_names = _listed(value.type, results)
+        graph = inner._graph(op.label, [], component_names[1], component_names[0])
+        constants = constant_nodes(inner.constants)
+        outputs = [info.name for info in graph.output]
+        name = self.functions.name(kernel, inputs, [*constants, *graph.node], outputs)
+        if name is None:
+            return None
+        call = Call(name, tuple(args), kernel.attributes, DOMAIN, len(outputs))
+        names = self._emit(call)
+        self._declare(names, TupleType(component_names[0]))
+        return names if isinstance(value.type, TupleType) else names[0]
+
+    def formals(self, label: str, types: Sequence[Type], sized: bool = True) -> list[str]:
+        """Names for the arguments of a function, whose sizes are known by them if `sized`."""
+        self._stem = label
+        names = [f"{label}/{i}" for i in range(len(types))]
+        for name, type_ in zip(names, types, strict=True):
+            self.reserve(name)
+            self._declare(name, type_)
+            if sized:
+                self.bind_leaf(name, type_)
+        return names
+
+    @property
+    def element_types(self) -> Mapping[str, DType]:
+        """Those of the names, as far as they are known."""
+        return self._dtypes
+
+    def _body_of(self, op: Elementwise) -> Lowered:
+        """The nodes of what one group is computed by."""
+        inner = Emitter(self.opset)
+        formals = op.body.formals
+        inputs = inner.formals("value", [v.type for v in formals], sized=False)
+        names: dict[Value, Any] = dict(zip(formals, inputs, strict=True))
+        inner.lower_all(toposort(op.body.results), names)
+        results = [names[v] for v in op.body.results]
+        return Lowered(inputs, inner.nodes, inner.constants, results, inner.element_types)
 
     def _empty_result(self, type_: Any) -> Any:
         """A result without elements, or several, whatever the op is. onnxruntime 1.23 takes a

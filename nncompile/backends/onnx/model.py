@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import Emitter, value_info
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
+from nncompile.backends.onnx.native.functions import Functions
+from nncompile.backends.onnx.native.outlining import with_native_calls
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.gc_pause import without_collection
@@ -43,14 +45,17 @@ def to_model(
     metadata: Mapping[str, str] | None = None,
     bounds: dict[Dim, int] | None = None,
     sizes: Mapping[sp.Symbol, int] | None = None,
+    kernels: bool = False,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
     the model chooses when it runs, but expects the `sizes` given here; and where there
     are `bounds` it takes all sizes of inputs for small ones, and how small is entered there.
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the
-    graph's order; nodes carry the user's line and layer in their metadata. Raises `BackendError`
-    for an opset out of range, a weight of another type than its leaf, and what has no lowering.
+    graph's order; nodes carry the user's line and layer in their metadata. With `kernels` parts of
+    the graph are calls of native kernels, and functions of the model say what these compute.
+    Raises `BackendError` for an opset out of range, a weight of another type than its leaf, and
+    what has no lowering.
     """
     if opset not in OPSETS:
         raise BackendError(
@@ -58,7 +63,10 @@ def to_model(
         )
     weights = dict(initializers or {})
     _check_weights(graph, weights)
-    emitter = Emitter(opset, bounds=bounds, sizes=sizes)
+    functions = Functions(opset) if kernels else None
+    if kernels:
+        graph = with_native_calls(graph, opset)
+    emitter = Emitter(opset, bounds=bounds, sizes=sizes, functions=functions)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}
@@ -86,6 +94,7 @@ def to_model(
         opset_imports=opsets,
         ir_version=max(10, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
         producer_name="nncompile",
+        functions=functions.protos if functions else [],
     )
     if metadata:
         helper.set_model_props(model, dict(metadata))

@@ -1,0 +1,393 @@
+#include "elementwise_operator.h"
+
+#include <algorithm>
+#include <cstring>
+#include <sstream>
+
+#include "dispatch.h"
+#include "scratch.h"
+
+namespace nnk {
+namespace {
+
+// Outputs of a run that together are larger go past the caches.
+constexpr long kStreamed = 16 << 20;  // bytes
+constexpr double kNanoseconds = 0.05;  // of an operation on one number
+
+char letter_of(ort::Type type) {
+  switch (type) {
+    case ort::kFloat: return 'f';
+    case ort::kDouble: return 'd';
+    case ort::kInt64: return 'l';
+    case ort::kInt32: return 'i';
+    case ort::kUint32: return 'u';
+    case ort::kBool: return 'b';
+    default: throw Problem("Elementwise: an element type that it does not know");
+  }
+}
+
+bool gives_bool(const std::string& name) {
+  for (const char* each : {"less", "less_equal", "equal", "is_nan", "not", "and", "or", "xor"})
+    if (name == each) return true;
+  return false;
+}
+
+}  // namespace
+
+Elementwise::Elementwise(const Attributes& attributes)
+    : shared_(int(attributes.integer("shared", 0))),
+      own_(int(attributes.integer("own", 0))),
+      groups_(int(attributes.integer("groups", 1))),
+      inputs_(shared_ + own_),
+      letters_(attributes.text("types")) {
+  for (int64_t each : attributes.integers("results")) outputs_.push_back(int(each));
+  if (shared_ < 0 || own_ < 1 || groups_ < 1 || outputs_.empty() || int(letters_.size()) != inputs_)
+    throw Problem("Elementwise: attributes that do not fit each other");
+  parse(attributes.text("program"));
+  join_products();
+}
+
+void Elementwise::parse(const std::string& text) {
+  std::istringstream lines(text);
+  std::string line;
+  while (std::getline(lines, line, ';')) {
+    std::istringstream words(line);
+    std::string word;
+    words >> word;
+    const size_t dot = word.find('.');
+    if (dot == std::string::npos || dot + 1 >= word.size())
+      throw Problem("Elementwise: no operation is called " + word);
+    Operation operation;
+    operation.name = word.substr(0, dot);
+    operation.operand = word[dot + 1];
+    operation.result = gives_bool(operation.name) ? 'b' : operation.operand;
+    if (operation.name == "cast") operation.result = word[word.size() - 1];
+    const int count = inputs_ + int(operations_.size());
+    if (operation.name == "number") {
+      words >> word;
+      operation.number = std::strtod(word.c_str(), nullptr);
+    } else {
+      for (int argument; words >> argument;) {
+        if (argument < 0 || argument >= count)
+          throw Problem("Elementwise: " + line + " needs a value that is not there");
+        operation.arguments.push_back(argument);
+      }
+      if (operation.arguments.empty() || operation.arguments.size() > 3 || !step(operation))
+        throw Problem("Elementwise: no operation is called " + word);
+    }
+    operations_.push_back(operation);
+  }
+  for (int output : outputs_)
+    if (output < 0 || output >= inputs_ + int(operations_.size()))
+      throw Problem("Elementwise: an output that is not there");
+}
+
+Step Elementwise::step(const Operation& operation) const {
+  std::string name = operation.name + "." + operation.operand;
+  if (operation.name == "cast") name += operation.result;
+  return table().elementwise(name.c_str());
+}
+
+// A product that is only added to something, or taken from it, is computed together with that, with
+// both roundings.
+void Elementwise::join_products() {
+  std::vector<int> uses(inputs_ + operations_.size());
+  for (const Operation& operation : operations_)
+    for (int argument : operation.arguments) uses[argument]++;
+  for (int output : outputs_) uses[output] += 2;
+  for (Operation& sum : operations_) {
+    const bool adds = sum.name == "add", subtracts = sum.name == "sub";
+    if ((!adds && !subtracts) || (sum.operand != 'f' && sum.operand != 'd')) continue;
+    for (int side : {0, 1}) {
+      const int place = sum.arguments[side] - inputs_;
+      if (place < 0 || operations_[place].name != "mul" || uses[place + inputs_] != 1) continue;
+      Operation& product = operations_[place];
+      const int other = sum.arguments[1 - side];
+      sum.name = adds ? "mul_add" : side == 0 ? "mul_sub" : "sub_mul";
+      sum.arguments = {product.arguments[0], product.arguments[1], other};
+      product.used = false;
+      break;
+    }
+  }
+}
+
+std::shared_ptr<const Elementwise::Plan> Elementwise::plan(const std::vector<Kind>& kinds,
+                                                           bool streams) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::shared_ptr<const Plan>& known = plans_[{kinds, streams}];
+  if (!known) {
+    auto made = std::make_shared<Plan>();
+    make_plan(kinds, streams, *made);
+    known = made;
+  }
+  return known;
+}
+
+namespace {
+
+// Buffers of the first cache, used again where a value is needed no more.
+class Buffers {
+ public:
+  long take(int size) {
+    std::vector<long>& free = free_[size];
+    if (!free.empty()) {
+      const long place = free.back();
+      free.pop_back();
+      return place;
+    }
+    const long place = bytes;
+    bytes += kBlock * size + 64;  // so that they do not all begin in the same set of the cache
+    return place;
+  }
+  void give(long place, int size) { free_[size].push_back(place); }
+
+  long bytes = 0;
+
+ private:
+  std::map<int, std::vector<long>> free_;
+};
+
+}  // namespace
+
+void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& plan) const {
+  const int count = inputs_ + int(operations_.size());
+  Buffers buffers;
+  std::vector<Place> places(count);
+  std::vector<bool> uniform(count);
+  std::vector<int> last(count, -1);  // the operation that needs a value last
+  for (int i = 0; i < int(operations_.size()); i++)
+    if (operations_[i].used)
+      for (int argument : operations_[i].arguments) last[argument] = i;
+  std::vector<int> output(count, -1);
+  for (int i = 0; i < int(outputs_.size()); i++) {
+    if (output[outputs_[i]] < 0) output[outputs_[i]] = i;
+    last[outputs_[i]] = count;
+  }
+  const auto buffer = [&](char letter) {
+    Place place;
+    place.size = size_of(letter);
+    place.number = buffers.take(place.size);
+    return place;
+  };
+  for (int i = 0; i < inputs_; i++) {
+    uniform[i] = kinds[i] == kNumber;
+    places[i] = Place{Place::kInput, i, size_of(letters_[i])};
+    if (kinds[i] == kWhole || last[i] < 0) continue;
+    places[i] = buffer(letters_[i]);
+    (kinds[i] == kNumber ? plan.numbers : plan.repeated).push_back({i, places[i]});
+  }
+  // What is the same for all elements has buffers that stay; so these are taken first.
+  const auto make = [&](int i, bool stays) {
+    const Operation& operation = operations_[i];
+    Instruction made;
+    made.step = step(operation);
+    for (int k = 0; k < int(operation.arguments.size()); k++)
+      made.from[k] = places[operation.arguments[k]];
+    const int value = inputs_ + i;
+    const auto free_arguments = [&](bool of_the_size) {
+      if (stays) return;
+      for (int k = 0; k < int(operation.arguments.size()); k++) {
+        const int argument = operation.arguments[k];
+        const Place& place = places[argument];
+        const bool is_first = std::find(operation.arguments.begin(), operation.arguments.begin() + k,
+                                        argument) == operation.arguments.begin() + k;
+        if (place.where != Place::kBuffer || last[argument] != i || uniform[argument] || !is_first ||
+            argument < inputs_ || (place.size == size_of(operation.result)) != of_the_size)
+          continue;
+        buffers.give(place.number, place.size);
+      }
+    };
+    free_arguments(true);  // the result may take their place
+    if (!stays && !streams && output[value] >= 0)
+      made.to = Place{Place::kOutput, output[value], 4};
+    else
+      made.to = buffer(operation.result);
+    free_arguments(false);
+    places[value] = made.to;
+    return made;
+  };
+  for (int i = 0; i < int(operations_.size()); i++) {
+    const Operation& operation = operations_[i];
+    if (!operation.used) continue;
+    const int value = inputs_ + i;
+    if (operation.name == "number") {
+      uniform[value] = true;
+      Instruction fill;
+      fill.to = places[value] = buffer(operation.operand);
+      fill.step = table().elementwise((std::string("fill.") + operation.operand).c_str());
+      plan.constants.push_back({operation.number, fill});
+      continue;
+    }
+    uniform[value] = std::all_of(operation.arguments.begin(), operation.arguments.end(),
+                                 [&](int argument) { return uniform[argument]; });
+    if (uniform[value]) plan.before.push_back(make(i, true));
+  }
+  for (int i = 0; i < int(operations_.size()); i++)
+    if (operations_[i].used && !uniform[inputs_ + i]) plan.block.push_back(make(i, false));
+  for (int i = 0; i < int(outputs_.size()); i++) {
+    const Place& place = places[outputs_[i]];
+    if (place.where == Place::kOutput && place.number == i) continue;
+    Instruction copy;
+    copy.step = table().elementwise(streams ? "stream.f" : "copy.f");
+    copy.from[0] = place;
+    copy.to = Place{Place::kOutput, i, 4};
+    plan.block.push_back(copy);
+  }
+  plan.bytes = buffers.bytes;
+}
+
+struct Elementwise::Group {
+  std::shared_ptr<const Plan> plan;
+  std::vector<Tensor> inputs;
+  std::vector<float*> outputs;
+  int rank = 0;
+  int64_t sizes[kMostAxes] = {};
+  long count = 1;
+};
+
+Elementwise::Group Elementwise::group(const Call& call, int number) const {
+  Group group;
+  for (int i = 0; i < inputs_; i++) {
+    group.inputs.push_back(call.input(i < shared_ ? i : i + number * own_));
+    const Tensor& tensor = group.inputs.back();
+    if (letter_of(tensor.type) != letters_[i]) throw Problem("Elementwise: an input of another type");
+    group.rank = std::max(group.rank, tensor.rank);
+  }
+  std::fill(group.sizes, group.sizes + group.rank, 1);
+  for (const Tensor& tensor : group.inputs)
+    for (int axis = 0; axis < tensor.rank; axis++) {
+      int64_t& size = group.sizes[group.rank - tensor.rank + axis];
+      if (size == 1) size = tensor.sizes[axis];
+      if (tensor.sizes[axis] != 1 && tensor.sizes[axis] != size)
+        throw Problem("Elementwise: shapes that do not fit each other");
+    }
+  for (int axis = 0; axis < group.rank; axis++) group.count *= group.sizes[axis];
+  for (int i = 0; i < int(outputs_.size()); i++)
+    group.outputs.push_back(static_cast<float*>(
+        call.output(number * int(outputs_.size()) + i, group.sizes, group.rank)));
+  std::vector<Kind> kinds;
+  for (const Tensor& tensor : group.inputs)
+    kinds.push_back(tensor.count() == group.count ? kWhole
+                    : tensor.count() == 1         ? kNumber
+                                                  : kRepeated);
+  const long bytes = group.count * long(outputs_.size()) * 4 * groups_;
+  group.plan = plan(kinds, bytes > kStreamed);
+  return group;
+}
+
+namespace {
+
+// count elements of a tensor as it is broadcast to sizes, from element `first` of the result on.
+void spread(const Tensor& tensor, int rank, const int64_t* sizes, long first, long count, int bytes,
+            char* to) {
+  int64_t steps[kMostAxes] = {}, at[kMostAxes] = {};
+  int64_t step = 1;
+  for (int axis = tensor.rank - 1; axis >= 0; axis--) {
+    steps[rank - tensor.rank + axis] = tensor.sizes[axis] == 1 ? 0 : step;
+    step *= tensor.sizes[axis];
+  }
+  long place = 0, rest = first;
+  for (int axis = rank - 1; axis >= 0; axis--) {
+    at[axis] = rest % sizes[axis];
+    rest /= sizes[axis];
+    place += at[axis] * steps[axis];
+  }
+  const char* from = static_cast<const char*>(tensor.data);
+  while (count > 0) {
+    const long along = std::min<long>(count, sizes[rank - 1] - at[rank - 1]);
+    if (steps[rank - 1]) {
+      std::memcpy(to, from + place * bytes, size_t(along * bytes));
+    } else if (bytes == 4) {
+      uint32_t bits;
+      std::memcpy(&bits, from + place * bytes, 4);
+      std::fill_n(reinterpret_cast<uint32_t*>(to), along, bits);
+    } else {
+      for (long i = 0; i < along; i++) std::memcpy(to + i * bytes, from + place * bytes, size_t(bytes));
+    }
+    to += along * bytes;
+    count -= along;
+    place += along * steps[rank - 1];
+    at[rank - 1] += along;
+    for (int axis = rank - 1; axis > 0 && at[axis] == sizes[axis]; axis--) {
+      place -= at[axis] * steps[axis];
+      at[axis] = 0;
+      at[axis - 1]++;
+      place += steps[axis - 1];
+    }
+  }
+}
+
+}  // namespace
+
+// Computes the blocks `first` to `last` of a group.
+void Elementwise::run_blocks(const Group& group, long first, long last) const {
+  const Plan& plan = *group.plan;
+  char* buffers = reinterpret_cast<char*>(scratch(0, plan.bytes / 4 + 1));
+  if (!buffers) throw Problem("Elementwise: not enough memory");
+  const long widest = std::min(kBlock, group.count - first * kBlock);
+  long start = 0;
+  const auto pointer = [&](const Place& place) -> char* {
+    switch (place.where) {
+      case Place::kInput:
+        return static_cast<char*>(group.inputs[place.number].data) + start * place.size;
+      case Place::kOutput:
+        return reinterpret_cast<char*>(group.outputs[place.number] + start);
+      default:
+        return buffers + place.number;
+    }
+  };
+  for (const auto& [number, fill] : plan.constants) {
+    alignas(8) char bytes[8];
+    const float single = float(number);
+    const int64_t whole = int64_t(number);
+    const uint32_t bits = uint32_t(int64_t(number));
+    const char truth = number != 0;
+    if (fill.to.size == 8 && fill.step == table().elementwise("fill.d")) std::memcpy(bytes, &number, 8);
+    else if (fill.to.size == 8) std::memcpy(bytes, &whole, 8);
+    else if (fill.step == table().elementwise("fill.f")) std::memcpy(bytes, &single, 4);
+    else if (fill.to.size == 4) std::memcpy(bytes, &bits, 4);
+    else bytes[0] = truth;
+    fill.step(widest, pointer(fill.to), bytes, nullptr, nullptr);
+  }
+  for (const auto& [input, place] : plan.numbers) {
+    const char letter = letters_[input];
+    table().elementwise((std::string("fill.") + letter).c_str())(
+        widest, pointer(place), group.inputs[input].data, nullptr, nullptr);
+  }
+  const auto run = [&](const Instruction& each, long count) {
+    each.step(count, pointer(each.to), pointer(each.from[0]), pointer(each.from[1]),
+              pointer(each.from[2]));
+  };
+  for (const Instruction& each : plan.before) run(each, widest);
+  for (long block = first; block < last; block++) {
+    start = block * kBlock;
+    const long count = std::min(kBlock, group.count - start);
+    for (const auto& [input, place] : plan.repeated)
+      spread(group.inputs[input], group.rank, group.sizes, start, count, place.size, pointer(place));
+    for (const Instruction& each : plan.block) run(each, count);
+  }
+}
+
+void Elementwise::run(const Call& call) const {
+  std::vector<Group> groups;
+  std::vector<long> ends;
+  long total = 0, blocks = 0;
+  for (int i = 0; i < groups_; i++) {
+    groups.push_back(group(call, i));
+    total += groups.back().count;
+    blocks += (groups.back().count + kBlock - 1) / kBlock;
+    ends.push_back(blocks);
+  }
+  const double work = double(total) * double(operations_.size()) * kNanoseconds;
+  call.parallel.run(blocks, work, [&](long begin, long end) {
+    size_t i = size_t(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
+    for (; begin < end; i++) {
+      const long start = i ? ends[i - 1] : 0;
+      const long stop = std::min(end, ends[i]);
+      if (stop > begin) run_blocks(groups[i], begin - start, stop - start);
+      begin = std::max(begin, stop);
+    }
+  });
+}
+
+}  // namespace nnk

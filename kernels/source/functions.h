@@ -1,0 +1,115 @@
+// Functions of one number, written so that compilers make loops over vectors of them.
+#pragma once
+
+#include <cstdint>
+
+#include "vectors.h"
+
+namespace nnk::NNK_NAMESPACE {
+
+#define NNK_INLINE inline __attribute__((always_inline))
+
+NNK_INLINE float root(float x) { return __builtin_sqrtf(x); }
+NNK_INLINE double root(double x) { return __builtin_sqrt(x); }
+
+NNK_INLINE float of_bits(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+NNK_INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+// e^x = 2^n·e^r with |r| ≤ ½·ln 2, where n·ln 2 is taken off in two parts; e^r by its series up to
+// r⁷. Right to two units in the last place; 2^n is applied in two halves, for results without an
+// exponent of their own.
+NNK_INLINE float exponential(float x) {
+  const float bounded = x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x;
+  const float shifted = bounded * 1.44269504f + 12582912.0f;  // 1.5·2²³: rounds to a whole number
+  const float n = shifted - 12582912.0f;
+  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  float series = 1.9841270e-4f;
+  series = series * r + 1.3888889e-3f;
+  series = series * r + 8.3333333e-3f;
+  series = series * r + 4.1666667e-2f;
+  series = series * r + 1.6666667e-1f;
+  series = series * r + 0.5f;
+  const float value = (series * r * r + r) + 1.0f;
+  const int32_t whole = int32_t(n), half = whole >> 1;
+  const float first = of_bits(uint32_t(half + 127) << 23);
+  const float second = of_bits(uint32_t(whole - half + 127) << 23);
+  const float result = value * first * second;
+  return x != x ? x : result;
+}
+
+// log x = e·ln 2 + log m with ½·√2 ≤ m < √2, log m = 2·artanh(s), s = (m − 1)/(m + 1).
+NNK_INLINE float logarithm(float x) {
+  const bool tiny = x < 1.17549435e-38f;
+  const float scaled = tiny ? x * 8388608.0f : x;
+  const uint32_t bits = bits_of(scaled);
+  const int32_t shift = int32_t(bits - 0x3f3504f3u) >> 23;
+  const float m = of_bits(bits - (uint32_t(shift) << 23));
+  const float e = float(shift) - (tiny ? 23.0f : 0.0f);
+  const float f = m - 1.0f, s = f / (2.0f + f), z = s * s;
+  float series = 0.24279078841f;
+  series = series * z + 0.28498786688f;
+  series = series * z + 0.40000972152f;
+  series = series * z + 0.66666662693f;
+  const float half = 0.5f * f * f;
+  const float value = e * 0.693359375f + (f - (half - (s * (half + series * z) - e * 2.12194440e-4f)));
+  const float limit = x == 0.0f ? -__builtin_inff() : x < 0.0f ? __builtin_nanf("") : x;
+  return x > 0.0f && x < __builtin_inff() ? value : limit;
+}
+
+// Near 0 by its series, else 1 − 2/(e^2|x| + 1), with the sign of x.
+NNK_INLINE float hyperbolic_tangent(float x) {
+  const float size = x < 0 ? -x : x, z = x * x;
+  float series = -5.70498872745e-3f;
+  series = series * z + 2.06390887954e-2f;
+  series = series * z - 5.37397155531e-2f;
+  series = series * z + 1.33314422036e-1f;
+  series = series * z - 3.33332819422e-1f;
+  const float near = series * z * x + x;
+  const float bounded = size > 10.0f ? 10.0f : size;
+  const float far = 1.0f - 2.0f / (exponential(2.0f * bounded) + 1.0f);
+  const float result = size < 0.625f ? near : x < 0 ? -far : far;
+  return x != x ? x : result;
+}
+
+NNK_INLINE float logistic_function(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// Near 0 a series of odd powers, else 1 − e^−p(|x|).
+NNK_INLINE float error_function(float x) {
+  const float size = x < 0 ? -x : x, z = x * x;
+  float near = -5.99104969e-4f;
+  near = near * z + 4.99339588e-3f;
+  near = near * z - 2.67667342e-2f;
+  near = near * z + 1.12818025e-1f;
+  near = near * z - 3.76124859e-1f;
+  near = near * z + 1.28379151e-1f;
+  near = near * x + x;
+  const float bounded = size > 3.925f ? 3.925f : size;
+  float far = 1.72948930e-5f;
+  far = far * bounded - 3.83208680e-4f;
+  far = far * bounded + 3.88393435e-3f;
+  far = far * bounded - 2.42545605e-2f;
+  far = far * bounded + 1.06777847e-1f;
+  far = far * bounded + 6.34846687e-1f;
+  far = far * bounded + 1.28717512e-1f;
+  far = far * bounded + bounded;
+  far = 1.0f - exponential(-far);
+  const float result = size < 0.921875f ? near : x < 0 ? -far : far;
+  return x != x ? x : result;
+}
+
+NNK_INLINE double exponential(double x) { return __builtin_exp(x); }
+NNK_INLINE double logarithm(double x) { return __builtin_log(x); }
+NNK_INLINE double hyperbolic_tangent(double x) { return __builtin_tanh(x); }
+NNK_INLINE double error_function(double x) { return __builtin_erf(x); }
+NNK_INLINE double logistic_function(double x) { return 1.0 / (1.0 + __builtin_exp(-x)); }
+
+}  // namespace nnk::NNK_NAMESPACE

@@ -1,0 +1,1 @@
+"""Native kernels in ONNX files: calls that say what they mean in standard operators."""
