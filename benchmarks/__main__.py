@@ -1,30 +1,26 @@
-"""`python -m benchmarks`: training steps and inference against torch eager, what `fit` adds to a
+"""`python -m benchmarks`: training steps and inference against torch and jax, what `fit` adds to a
 step, steps of ONNX files beside those of the same networks, compile times, and `nncompile optimize`
 beside other tools."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import platform
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import onnxruntime
-import torch
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import document, tables
 from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
-from benchmarks.fit_overhead import FitRow, measure_fit
-from benchmarks.imported import ImportedRow, measure_imported
-from benchmarks.inference import Inference, inferences, measure_inference
-from benchmarks.measure import Row, measure
+from benchmarks.fit_overhead import measure_fit
+from benchmarks.imported import measure_imported
+from benchmarks.machine import environment
+from benchmarks.measure import Effort
 from benchmarks.optimized_files import (
     WIDTH,
     OptimizedFile,
@@ -34,155 +30,122 @@ from benchmarks.optimized_files import (
     measure_files,
     table_of,
 )
-from benchmarks.workloads import WORKLOADS
+from benchmarks.peers import PEERS, Peer
+from benchmarks.rows import INFERENCE, TRAINING, Bench, Row
+from benchmarks.workloads import WORKLOADS, Workload
 
-_OTHERS = ("inference", "fit", "imported", "compile", "optimize")
-console = Console(width=None if sys.stdout.isatty() else 100)
+_OTHERS = ("fit", "imported", "compile", "optimize")
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def main(
     only: Annotated[
         str,
-        typer.Option(help=f"Part of a workload's name, or {', '.join(_OTHERS)}."),
+        typer.Option(
+            help="Part of a row's name (training gpt, adamw B32, inference), "
+            f"or {', '.join(_OTHERS)}."
+        ),
     ] = "",
+    peers: Annotated[
+        str, typer.Option(help="Parts of the peers' names, with commas between them.")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of a row, at most.")] = 41,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of a row, about.")] = 6.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that all sides use.")] = 1,
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
+    append: Annotated[
+        bool, typer.Option("--append", help="Keep the other rows that the --json file has.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where a row is below its target.")
+    ] = False,
     files: Annotated[
         list[Path] | None,
         typer.Argument(help="ONNX files, or folders of them, for `optimize`; those that onnx has."),
     ] = None,
 ) -> None:
-    """Training steps and inference against torch eager, compile times, and optimized ONNX files.
+    """Training steps and inference against torch and jax, compile times, and optimized ONNX files.
 
     Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
-    workloads = [w for w in WORKLOADS if only in w.name]
-    if not workloads and not any(only in kind for kind in _OTHERS):
-        names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
-        raise typer.BadParameter(
-            f"no workload is called {only!r}; there are {names}, {', '.join(_OTHERS)}"
-        )
-    rows = [_shown(measure(w, threads)) for w in workloads]
-    if rows:
-        console.print(_steps(rows))
-    ran = [measure_inference(w, threads) for w in inferences("" if only in "inference" else only)]
-    if ran:
-        console.print(_inference(ran))
-    fits = measure_fit(threads) if only in "fit" else []
-    if fits:
-        console.print(_fits(fits))
-    imported = measure_imported(threads) if only in "imported" else []
-    if imported:
-        console.print(_imported(imported))
-    compiled = _compile_times() if only in "compile" else []
-    optimized = _optimized(files or light_files()) if only in "optimize" else []
+    named = named_rows()
+    chosen = [(kind, w) for name, kind, w in named if only in name]
+    if not chosen and not any(only in kind for kind in _OTHERS):
+        names = ", ".join(dict.fromkeys(w.key for w in WORKLOADS))
+        raise typer.BadParameter(f"no row has {only!r}; there are {', '.join(_OTHERS)}, {names}")
+    known = chosen_peers(peers)
+    before = document.read(file) if append and file is not None and file.exists() else {}
+    found: document.Document = {}
+    rows: list[Row] = []
+    if chosen:
+        bench = Bench.of(known, threads, Effort(rounds, seconds))
+        for name, reason in bench.absent.items():
+            console.print(f"{name} is left out: {reason}")
+        found["environment"] = environment(threads, tuple(bench.peers))
+        rows = measured(bench, chosen)
+        found["rows"] = [document.as_json(row) for row in rows]
+    found |= _others(only, threads, files)
     if file is not None:
-        kept = [_json(row) for row in rows]
-        inference = [dataclasses.asdict(row) for row in ran]
-        document = {
-            "environment": environment(),
-            "rows": kept,
-            "inference": inference,
-            "fit": [dataclasses.asdict(row) | {"added": row.added} for row in fits],
-            "imported": [dataclasses.asdict(row) for row in imported],
-            "compile": compiled,
-            "optimize": [dataclasses.asdict(row) for row in optimized],
-        }
-        file.write_text(json.dumps(document, indent=2) + "\n")
+        document.write(file, document.joined(before, found))
+    short = [row.key for row in rows if row.is_short]
+    if check and short:
+        console.print(f"below target: {', '.join(short)}")
+        raise typer.Exit(1)
 
 
-def environment() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "torch": torch.__version__,
-    }
+def named_rows() -> list[tuple[str, str, Workload]]:
+    """All rows of training and inference, by the names that `--only` finds parts of. Inference has
+    no optimizer: it is measured once for each network and batch size."""
+    trained = [(f"{TRAINING} {w.key}", TRAINING, w) for w in WORKLOADS]
+    once = {(w.name, w.batch): w for w in reversed(WORKLOADS)}
+    ran = [(f"{INFERENCE} {w.key}", INFERENCE, w) for w in WORKLOADS if w in once.values()]
+    return trained + ran
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def chosen_peers(parts: str) -> list[Peer]:
+    """The peers whose names have one of the parts. Raises `typer.BadParameter` for others."""
+    chosen = [p for p in PEERS if any(part.strip() in p.name for part in parts.split(","))]
+    if not chosen:
+        names = ", ".join(p.name for p in PEERS)
+        raise typer.BadParameter(f"no peer is called {parts!r}; there are {names}")
+    return chosen
 
 
-def _json(row: Row) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(row).items() if k != "target"}
+def measured(bench: Bench, chosen: Sequence[tuple[str, Workload]]) -> list[Row]:
+    """The rows, each of which is told as soon as it is there, and tables of them."""
+    rows: list[Row] = []
+    for kind, workload in chosen:
+        measure: Callable[[Workload], Row] = getattr(bench, kind)
+        rows.append(row := measure(workload))
+        ratio = "no peer" if row.ratio is None else f"{row.ratio:.2f} of {row.best}"
+        console.print(f"{kind} {row.name}: {ratio}", style="dim", highlight=False)
+        for name, reason in row.lacking.items():
+            console.print(f"  without {name}: {reason}", style="dim", highlight=False)
+    for kind in (TRAINING, INFERENCE):
+        some = [row for row in rows if row.kind == kind]
+        if some:
+            console.print(tables.steps(some, kind))
+    return rows
 
 
-def _shown(row: Row) -> Row:
-    console.print(f"{row.workload} {row.optimizer}: {row.ratio:.2f}", style="dim")
-    return row
+def _others(only: str, threads: int, files: Sequence[Path] | None) -> document.Document:
+    found: document.Document = {}
+    if only in "fit":
+        fits = measure_fit(threads)
+        console.print(tables.fits(fits))
+        found["fit"] = [dataclasses.asdict(row) | {"added": row.added} for row in fits]
+    if only in "imported":
+        imported = measure_imported(threads)
+        console.print(tables.imported(imported))
+        found["imported"] = document.plain(imported)
+    if only in "compile":
+        found["compile"] = _compile_times()
+    if only in "optimize":
+        found["optimize"] = document.plain(_optimized(files or light_files()))
+    return found
 
 
-def _steps(rows: list[Row]) -> Table:
-    title = f"Milliseconds of one training step, threads: {rows[0].threads}; peer: {rows[0].peer}"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("workload", "batch", "optimizer"):
-        table.add_column(name, no_wrap=True)
-    for name in ("ours", "peer", "peer/ours", "quartiles", "target"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for r in rows:
-        table.add_row(
-            *(r.workload.removeprefix("mlp-"), str(r.batch), r.optimizer),
-            *(f"{r.ours_ms:.3f}", f"{r.peer_ms:.3f}", f"{r.ratio:.2f}"),
-            *(f"{r.quartiles[0]:.2f}–{r.quartiles[1]:.2f}", f"≥ {r.target:g}"),
-        )
-    return table
-
-
-def _inference(rows: list[Inference]) -> Table:
-    title = f"Milliseconds of inference, threads: {rows[0].threads}; peer: {rows[0].peer}"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("workload", no_wrap=True)
-    names = ("batch", "peer", "TorchScript", "peer/TorchScript", "quartiles", "target")
-    for name in (*names, "ONNX", "peer/ONNX"):
-        table.add_column(name, justify="right")
-    for r in rows:
-        low, high = r.torchscript_quartiles
-        table.add_row(
-            *(r.workload.removeprefix("mlp-"), str(r.batch)),
-            *(f"{r.peer_ms:.3f}", f"{r.torchscript_ms:.3f}", f"{r.torchscript_ratio:.2f}"),
-            *(f"{low:.2f}–{high:.2f}", f"≥ {r.target:g}"),
-            *(f"{r.onnx_ms:.3f}", f"{r.onnx_ratio:.2f}"),
-        )
-    return table
-
-
-def _imported(rows: list[ImportedRow]) -> Table:
-    title = f"Milliseconds of a step of a file, threads: {rows[0].threads}; beside the network's"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("network", "file by"):
-        table.add_column(name, no_wrap=True)
-    names = ("batch", "network", "file", "file/network", "quartiles", "target", "nodes", "nodes")
-    for name in names:
-        table.add_column(name, justify="right")
-    for r in rows:
-        table.add_row(
-            *(r.workload, r.source, str(r.batch), f"{r.native_ms:.2f}", f"{r.imported_ms:.2f}"),
-            *(f"{r.ratio:.3f}", f"{r.quartiles[0]:.3f}–{r.quartiles[1]:.3f}", f"≤ {r.target:g}"),
-            *(str(r.native_nodes), str(r.imported_nodes)),
-        )
-    return table
-
-
-def _fits(rows: list[FitRow]) -> Table:
-    table = Table(title="Microseconds of a step of `fit`", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("data", no_wrap=True)
-    for name in ("bare step", "fit", "added", "target"):
-        table.add_column(name, justify="right")
-    for r in rows:
-        figures = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
-        table.add_row(r.data, *figures, f"≤ {r.target:g}")
-    return table
-
-
-def _optimized(paths: list[Path]) -> list[OptimizedFile]:
+def _optimized(paths: Sequence[Path]) -> list[OptimizedFile]:
     for peer in absent_peers():
         console.print(f"{peer} is not installed, and left out")
     rows = []

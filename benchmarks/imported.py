@@ -3,31 +3,28 @@ written in the language."""
 
 from __future__ import annotations
 
-import random
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import networks, peer_networks
-from benchmarks.peers import copy_parameters
-from benchmarks.workloads import OPTIMIZERS, Array, Batch, Workload, numbers
+from benchmarks.measure import Effort, Turn, interleaved
+from benchmarks.networks import sizes
+from benchmarks.peers.base import installed
+from benchmarks.peers.torch_eager import NETWORKS, module_of
+from benchmarks.workloads import OPTIMIZERS, Array, Batch, Workload, numbers, padded
 from dsl import cross_entropy, f32, i64, model
 from nncompile import export, load_onnx, training
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.program.model import Model
 
 TARGET = 1.03
-_ROUNDS = 60
-_ROUND_SECONDS = 0.3
+_EFFORT = Effort(rounds=61, seconds=10.0)
 _BATCHES = 5
 
 
@@ -68,44 +65,29 @@ def _images(file: Path) -> Model:
 
 
 def _texts(file: Path) -> Model:
-    base, sizes = load_onnx(file), ("batch", networks.SENTENCE)
+    base, shape = load_onnx(file), ("batch", sizes.SENTENCE)
 
     @model
-    def net(x: Any = i64[sizes], mask: Any = i64[sizes], label: Any = i64["batch"]) -> Any:
+    def net(x: Any = i64[shape], mask: Any = i64[shape], label: Any = i64["batch"]) -> Any:
         logits = base(x, mask)["logits"]
         return {"logits": logits, "loss": cross_entropy(logits, label)}
 
     return net
 
 
-def _padded(generator: np.random.Generator, batch: int) -> Batch:
-    """Texts of different lengths."""
-    length = networks.SENTENCE
-    return {
-        "x": generator.integers(0, networks.WORDS, (batch, length)),
-        "mask": (np.arange(length) < generator.integers(length // 2, length, (batch, 1))) * 1,
-        "label": generator.integers(0, 4, batch),
-    }
-
-
-_STAGES = networks.STAGES_18, networks.DEPTH_18
 CASES = (
     # What we export for inference has its batch normalizations within the convolutions.
     _Case(
         Workload(
-            *("resnet-18", 16, "sgd", TARGET),
-            lambda: networks.resnet(*_STAGES),
-            lambda: peer_networks.ResNet(*_STAGES),
-            numbers(3, 32, 32, classes=10),
+            *("resnet-18", 16, "sgd", "resnet", numbers(3, 32, 32, classes=10)),
+            {"stages": sizes.SLIM_18, "depth": sizes.DEPTH_18},
             checked=3,
         ),
         _images,
         ("torch",),
     ),
     _Case(
-        Workload(
-            *("encoder", 16, "adam", TARGET), networks.encoder, peer_networks.Encoder, _padded
-        ),
+        Workload("encoder", 16, "adam", "encoder", padded),
         _texts,
         ("torch", "nncompile"),
     ),
@@ -140,14 +122,13 @@ def _measure(case: _Case, source: str, threads: int) -> ImportedRow:
     _check_equal(workload, steps, batches, threads)
     runners = [step.runner(threads=threads) for step in steps]
     calls = [[partial(runner.step, batch) for batch in batches] for runner in runners]
-    rounds = _shuffled(calls)
-    mine, theirs = (1e3 * statistics.median(times) for times in rounds)
-    ratios = [b / a for a, b in zip(*rounds, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    timings = interleaved({str(i): Turn(side) for i, side in enumerate(calls)}, _EFFORT)
+    mine, theirs = (1e3 * timing.median for timing in timings.values())
+    middle, quartiles = timings["1"].ratio(timings["0"])
     nodes = (len(step.step_model.graph.node) for step in steps)
     return ImportedRow(
         *(workload.name, workload.batch, threads, source),
-        *(mine, theirs, middle, (low, high), *nodes),
+        *(mine, theirs, middle, quartiles, *nodes),
     )
 
 
@@ -165,9 +146,12 @@ def _check_equal(
 
 
 def _export_by_torch(workload: Workload, state: dict[str, Array], batch: Batch, file: Path) -> None:
-    """The peer with these weights, as torch writes it where layers are to be trained further."""
-    network = workload.peer().eval()
-    copy_parameters(network, state)
+    """The peer with these weights, as torch writes it where layers are to be trained further. Its
+    attention is written out: there is one operator of it only in files of later versions."""
+    torch, written = installed("torch", NETWORKS)
+    if workload.network == "encoder":
+        workload = replace(workload, options={"written_out": True})
+    network = module_of(written, workload, state).eval()
     names = [name for name in batch if name != "label"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is traced, and of the older exporter
@@ -183,23 +167,3 @@ def _export_by_torch(workload: Workload, state: dict[str, Array], batch: Batch, 
             opset_version=17,
             dynamo=False,
         )
-
-
-def _shuffled(sides: Sequence[Sequence[Callable[[], Any]]]) -> list[list[float]]:
-    """The seconds that a call of each side took in each round, in which all take their turn, in
-    another order each time."""
-    for calls in sides:
-        for call in calls:
-            call()
-    start = time.perf_counter()
-    sides[0][0]()
-    count = max(1, round(_ROUND_SECONDS / (time.perf_counter() - start)))
-    draw = random.Random(0)
-    times: list[list[float]] = [[] for _ in sides]
-    for _ in range(_ROUNDS):
-        for i in draw.sample(range(len(sides)), len(sides)):
-            start = time.perf_counter()
-            for k in range(count):
-                sides[i][k % len(sides[i])]()
-            times[i].append((time.perf_counter() - start) / count)
-    return times

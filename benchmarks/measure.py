@@ -1,93 +1,117 @@
-"""Interleaved timing: both sides take turns in one run, so that what the machine does meanwhile
-hits both; results are checked equal before anything is timed."""
+"""Interleaved timing: all sides take turns in each round, in another order each time, so that what
+the machine does meanwhile hits all; results are checked equal before anything is timed."""
 
 from __future__ import annotations
 
+import gc
+import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
+WINDOW = 0.01  # seconds that one turn takes at least
+LEAST = 7  # rounds, however long they take
 
-from benchmarks.peers import TorchEager
-from benchmarks.workloads import Workload
-from nncompile.compiler.compile import compile_step
 
-ROUNDS = 41
-ROUND_SECONDS = 0.04
-BATCHES = 20
+class Clock(Protocol):
+    """What measures: two counters of seconds."""
+
+    def wall(self) -> float: ...
+    def processor(self) -> float: ...
+
+
+class SystemClock:
+    """The time that passes, and that of the processor for all threads of this process."""
+
+    def wall(self) -> float:
+        return time.perf_counter()
+
+    def processor(self) -> float:
+        return time.process_time()
 
 
 @dataclass(frozen=True)
-class Row:
-    """Medians over the rounds, in milliseconds a step, and the spread of the ratio."""
+class Effort:
+    """How long a row is measured: `rounds` at most, and `seconds` about, but never fewer than
+    `LEAST` rounds."""
 
-    workload: str
-    batch: int
-    optimizer: str
-    threads: int
-    peer: str
-    ours_ms: float
-    peer_ms: float
-    ratio: float
-    quartiles: tuple[float, float]
-    target: float
+    rounds: int = 41
+    seconds: float = 8.0
 
 
-def measure(workload: Workload, threads: int = 1) -> Row:
-    """Raises `AssertionError` where the two sides compute different losses."""
-    step = compile_step(workload.recipe())
-    state = step.source.initial()
-    batches = workload.batches(BATCHES)
-    _check_equal(workload, step, state, batches, threads)
-    runner = step.runner(state, threads=threads)
-    peer = TorchEager(workload, state, threads)
-    ours = [lambda batch=batch: runner.step(batch) for batch in batches]
-    theirs = [peer.prepare(batch) for batch in batches]
-    rounds = interleaved([ours, theirs])
-    mine, other = map(statistics.median, rounds)
-    low, _, high = statistics.quantiles([b / a for a, b in zip(*rounds, strict=True)], n=4)
-    return Row(
-        workload.name,
-        workload.batch,
-        workload.optimizer,
-        threads,
-        peer.name,
-        mine * 1e3,
-        other * 1e3,
-        other / mine,
-        (low, high),
-        workload.target,
-    )
+class Turn(NamedTuple):
+    """What one side does in its turn: its calls one after the other, and what waits for them."""
+
+    calls: Sequence[Callable[[], Any]]
+    wait: Callable[[], None] = lambda: None
 
 
-def interleaved(sides: Sequence[Sequence[Callable[[], Any]]]) -> list[list[float]]:
-    """The seconds that a call of each side took in each round, in which all take their turn."""
-    for calls in sides:
-        _seconds(calls, 3)  # warm up
-    count = max(1, round(ROUND_SECONDS / _seconds(sides[-1], 5)))
-    rounds = [[_seconds(calls, count) for calls in sides] for _ in range(ROUNDS)]
-    return [list(times) for times in zip(*rounds, strict=True)]
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call of one side in each round."""
+
+    wall: tuple[float, ...]
+    processor: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.wall)
+
+    @property
+    def processor_median(self) -> float:
+        return statistics.median(self.processor)
+
+    def ratio(self, ours: Timing) -> tuple[float, tuple[float, float]]:
+        """The median of this time by ours, round by round, and the quartiles."""
+        ratios = [a / b for a, b in zip(self.wall, ours.wall, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        return middle, (low, high)
 
 
-def _check_equal(
-    workload: Workload, step: Any, state: Any, batches: Sequence[Any], threads: int
-) -> None:
-    runner = step.runner(state, threads=threads)
-    peer = TorchEager(workload, state, threads)
-    ours, theirs = [], []
-    for batch in batches[: workload.checked]:
-        runner.step(batch)
-        ours.append(float(runner.metrics()["loss"]))
-        theirs.append(float(peer.prepare(batch)()))
-    np.testing.assert_allclose(ours, theirs, rtol=workload.tolerance)
+def interleaved(
+    sides: Mapping[str, Turn],
+    effort: Effort = Effort(),
+    clock: Clock = SystemClock(),
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """The times of the sides, each of which has its turn in each round, in random order."""
+    once = {}
+    for name, turn in sides.items():
+        _turn(turn, 3, clock)  # warms up
+        once[name] = max(_turn(turn, 2, clock).wall, 1e-9)
+    # The same number of calls for all: so each sees the same batches.
+    count = max(1, round(WINDOW / min(once.values())))
+    count = min(count, max(1, round(10 * WINDOW / max(once.values()))))
+    rounds = int(effort.seconds / (count * sum(once.values())))
+    rounds = min(max(rounds, LEAST), effort.rounds)
+    draw = random.Random(seed)
+    taken: dict[str, list[_Spent]] = {name: [] for name in sides}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name in draw.sample(list(sides), len(sides)):
+                taken[name].append(_turn(sides[name], count, clock))
+    finally:
+        gc.enable()
+    return {
+        name: Timing(tuple(t.wall for t in turns), tuple(t.processor for t in turns))
+        for name, turns in taken.items()
+    }
 
 
-def _seconds(calls: Sequence[Callable[[], Any]], count: int) -> float:
+class _Spent(NamedTuple):
+    wall: float
+    processor: float
+
+
+def _turn(turn: Turn, count: int, clock: Clock) -> _Spent:
     """The time of one call, over `count` of them in turn."""
-    start = time.perf_counter()
+    calls, wait = turn
+    wall, processor = clock.wall(), clock.processor()
     for i in range(count):
         calls[i % len(calls)]()
-    return (time.perf_counter() - start) / count
+    wait()
+    return _Spent((clock.wall() - wall) / count, (clock.processor() - processor) / count)

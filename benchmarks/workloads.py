@@ -1,38 +1,52 @@
-"""What is measured: training steps of a network, ours and torch's."""
+"""What is measured: training steps of a network, ours and those of the peers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import networks, peer_networks
+from benchmarks.networks import in_dsl, sizes
 from dsl import adam, adamw, sgd, training
 from nncompile.program.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
-PEER_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-LEARNING_RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
+OPTIMIZERS = {
+    "sgd": sgd,
+    "momentum": lambda rate: sgd(rate, momentum=0.9),
+    "adam": adam,
+    "adamw": adamw,
+}
+LEARNING_RATES = {"sgd": 0.01, "momentum": 0.01, "adam": 0.001, "adamw": 0.001}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The least ratios, time of the best peer by ours, that we answer for: of the portable file,
+    and with the native kernels."""
+
+    portable: float = 1.0
+    native: float = 1.0
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One training step: a network with a cross-entropy, at a batch size, with an optimizer at
-    torch's defaults."""
+    """One training step: a network at a batch size, with an optimizer at torch's defaults."""
 
     name: str
     batch: int
     optimizer: str  # a name in OPTIMIZERS
-    target: float  # the least peer/ours ratio that we answer for
-    network: Callable[[], Any]  # our model
-    peer: Callable[[], torch.nn.Module]  # torch's, with parameters under the same names
+    network: str  # a name in `networks.in_dsl`, and in the frameworks beside it
     inputs: Callable[[np.random.Generator, int], Batch]  # a random batch of that size
-    # Both sides' losses agree for that many steps. Rounding grows a hundredfold in five steps of
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    # Options with which nothing in it is random: so the sides' losses are compared.
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "cross_entropy"  # or "mse", with the input itself
+    targets: Targets = Targets()
+    # The sides' losses agree for that many steps. Rounding grows a hundredfold in five steps of
     # the ResNet: against float64, torch's own losses are as far off as ours.
     checked: int = 20
     tolerance: float = 2e-4  # relative
@@ -41,15 +55,39 @@ class Workload:
     def learning_rate(self) -> float:
         return LEARNING_RATES[self.optimizer]
 
+    @property
+    def key(self) -> str:
+        """Its name, batch size and optimizer: no two have the same."""
+        return f"{self.name} {self.optimizer} B{self.batch}"
+
+    def settled(self) -> Workload:
+        """Without what is random in it."""
+        return replace(self, options={**self.options, **self.fixed})
+
+    def written_in(self, framework: Any) -> Callable[..., Any] | None:
+        """The function of that package that makes the network, if it has one."""
+        return getattr(framework, self.network, None)
+
     def recipe(self) -> Recipe:
         """The step as a user would write it."""
+        model = getattr(in_dsl, self.network)(**self.options)
         optimizer = OPTIMIZERS[self.optimizer](self.learning_rate)
-        return training(self.network(), minimize="loss", optimizer=optimizer, batch_size=self.batch)
+        return training(model, minimize="loss", optimizer=optimizer, batch_size=self.batch)
 
     def batches(self, count: int) -> list[Batch]:
         """Different random batches, the same in every run."""
         generator = np.random.default_rng(0)
         return [self.inputs(generator, self.batch) for _ in range(count)]
+
+
+def target_of(batch: Batch) -> Array:
+    """What the network's result is compared with: the label, or the input itself."""
+    return batch.get("label", batch["x"])
+
+
+def inputs_of(batch: Batch) -> list[Array]:
+    """What the network takes."""
+    return [array for name, array in batch.items() if name != "label"]
 
 
 def numbers(*shape: int, classes: int) -> Callable[[np.random.Generator, int], Batch]:
@@ -64,7 +102,16 @@ def numbers(*shape: int, classes: int) -> Callable[[np.random.Generator, int], B
     return inputs
 
 
-def _tokens(length: int, count: int) -> Callable[[np.random.Generator, int], Batch]:
+def pictures(*shape: int) -> Callable[[np.random.Generator, int], Batch]:
+    """Numbers in [0, 1) of that shape, which are their own targets."""
+
+    def inputs(generator: np.random.Generator, batch: int) -> Batch:
+        return {"x": generator.random((batch, *shape), np.float32)}
+
+    return inputs
+
+
+def following(length: int, count: int) -> Callable[[np.random.Generator, int], Batch]:
     """Sequences of token numbers, and the token that follows each."""
 
     def inputs(generator: np.random.Generator, batch: int) -> Batch:
@@ -74,57 +121,126 @@ def _tokens(length: int, count: int) -> Callable[[np.random.Generator, int], Bat
     return inputs
 
 
-def _perceptron(widths: tuple[int, ...], batch: int, optimizer: str, target: float) -> Workload:
+def words(length: int, count: int, classes: int) -> Callable[[np.random.Generator, int], Batch]:
+    """Texts of word numbers, and a class for each."""
+
+    def inputs(generator: np.random.Generator, batch: int) -> Batch:
+        return {
+            "x": generator.integers(0, count, (batch, length)),
+            "label": generator.integers(0, classes, batch),
+        }
+
+    return inputs
+
+
+def padded(generator: np.random.Generator, batch: int) -> Batch:
+    """Texts of different lengths, for the encoder."""
+    length = sizes.SENTENCE
+    return {
+        "x": generator.integers(0, sizes.WORDS, (batch, length)),
+        "mask": (np.arange(length) < generator.integers(length // 2, length, (batch, 1))) * 1,
+        "label": generator.integers(0, 4, batch),
+    }
+
+
+def _perceptron(
+    widths: tuple[int, ...],
+    batch: int,
+    optimizer: str,
+    targets: Targets,
+    name: str = "",
+    checked: int = 20,
+) -> Workload:
     return Workload(
-        f"mlp-{'-'.join(map(str, widths))}",
-        batch,
-        optimizer,
-        target,
-        lambda: networks.perceptron(widths),
-        lambda: peer_networks.Perceptron(widths),
+        *(name or f"mlp-{'-'.join(map(str, widths))}", batch, optimizer, "perceptron"),
         numbers(widths[0], classes=widths[-1]),
+        {"widths": widths},
+        targets=targets,
+        checked=checked,
     )
 
 
-def _recurrent(kind: str, target: float) -> Workload:
+def _images(name: str, batch: int, optimizer: str = "sgd", **fields: Any) -> Workload:
+    return Workload(name, batch, optimizer, inputs=numbers(3, 32, 32, classes=10), **fields)
+
+
+def _recurrent(name: str, optimizer: str, **options: Any) -> Workload:
     return Workload(
-        kind.lower(),
-        32,
-        "sgd",
-        target,
-        lambda: networks.recurrent(kind),
-        lambda: peer_networks.Recurrent(kind),
-        numbers(64, networks.HIDDEN, classes=10),
+        *(name, 32, optimizer, "recurrent"),
+        numbers(64, sizes.HIDDEN, classes=10),
+        options,
+        targets=Targets(1.05, 1.3),
     )
 
+
+_SMALL, _MIDDLE, _WIDE = (64, 64, 64, 10), (784, 256, 128, 10), (1024, 2048, 2048, 1000)
+_GPT_2 = {"tokens": 8192, "length": 128, "width": 768, "heads": 12, "blocks": 2}
+_WORDS = {"words": 50_000, "width": 64, "length": 32}
 
 WORKLOADS = (
-    _perceptron((64, 64, 64, 10), 32, "sgd", 5.0),
-    _perceptron((64, 64, 64, 10), 32, "adam", 5.0),
-    _perceptron((784, 256, 128, 10), 32, "sgd", 1.5),
-    _perceptron((784, 256, 128, 10), 32, "adam", 1.5),
-    _perceptron((1024, 2048, 2048, 1000), 64, "sgd", 0.95),
-    _perceptron((1024, 2048, 2048, 1000), 64, "adam", 0.95),
+    _perceptron((8, 16, 4), 1, "sgd", Targets(), "tiny"),
+    _perceptron(_SMALL, 32, "sgd", Targets(0.9, 1.2)),
+    _perceptron(_SMALL, 32, "adam", Targets(0.9, 1.2)),
+    _perceptron(_MIDDLE, 32, "sgd", Targets(0.95, 1.0)),
+    _perceptron(_MIDDLE, 32, "adam", Targets(0.7, 1.1)),
+    _perceptron(_MIDDLE, 32, "adamw", Targets(0.7, 1.1)),
+    _perceptron(_MIDDLE, 256, "sgd", Targets(0.95, 1.0)),
+    _perceptron(_MIDDLE, 256, "adam", Targets(0.7, 1.1)),
+    _perceptron(_MIDDLE, 256, "adamw", Targets(0.7, 1.1)),
+    _perceptron(_WIDE, 64, "sgd", Targets(1.0, 1.0)),
+    _perceptron(_WIDE, 64, "adam", Targets(0.75, 1.05), checked=6),
+    _perceptron(_WIDE, 64, "adamw", Targets(0.75, 1.05), checked=6),
     Workload(
-        *("lenet", 32, "sgd", 1.3),
-        networks.lenet,
-        peer_networks.LeNet,
+        *("dropout", 128, "sgd", "perceptron"),
+        numbers(784, classes=10),
+        {"widths": (784, 1024, 1024, 1024, 10), "drop": 0.5},
+        fixed={"drop": 0.0},
+    ),
+    Workload(
+        *("lenet", 32, "sgd", "lenet"),
         numbers(1, 28, 28, classes=10),
+        targets=Targets(0.95, 1.1),
     ),
+    _images("vgg", 32, network="vgg", targets=Targets(0.75, 1.0)),
+    _images("resnet-20", 32, network="resnet", targets=Targets(0.75, 1.05), checked=3),
+    _images("resnet-20", 128, network="resnet", targets=Targets(0.75, 1.05), checked=3),
     Workload(
-        *("resnet-20", 32, "sgd", 0.9),
-        networks.resnet,
-        peer_networks.ResNet,
-        numbers(3, 32, 32, classes=10),
+        *("resnet-18", 16, "momentum", "resnet"),
+        numbers(3, 64, 64, classes=10),
+        {"stages": sizes.STAGES_18, "depth": sizes.DEPTH_18, "size": 64},
         checked=3,
-    ),
-    Workload(
-        *("gpt", 8, "adamw", 1.1),
-        networks.gpt,
-        peer_networks.Gpt,
-        _tokens(networks.LENGTH, networks.TOKENS),
         tolerance=1e-3,
     ),
-    _recurrent("LSTM", 0.85),
-    _recurrent("GRU", 1.3),
+    Workload(
+        *("autoencoder", 32, "adam", "autoencoder"),
+        pictures(1, 28, 28),
+        loss="mse",
+        targets=Targets(1.05, 1.3),
+        tolerance=1e-3,
+    ),
+    Workload("temporal", 32, "adam", "temporal", numbers(8, 128, classes=10), tolerance=1e-3),
+    Workload(
+        *("gpt", 8, "adamw", "gpt"),
+        following(sizes.LENGTH, sizes.TOKENS),
+        targets=Targets(1.0, 1.1),
+        tolerance=1e-3,
+    ),
+    Workload(
+        *("gpt-2", 2, "adamw", "gpt"),
+        following(_GPT_2["length"], _GPT_2["tokens"]),
+        _GPT_2,
+        targets=Targets(0.9, 1.05),
+        checked=5,
+        tolerance=1e-3,
+    ),
+    Workload(
+        *("encoder", 16, "adamw", "encoder", padded),
+        targets=Targets(1.0, 1.1),
+        tolerance=1e-3,
+    ),
+    _recurrent("lstm", "sgd", kind="LSTM"),
+    _recurrent("gru", "sgd", kind="GRU"),
+    _recurrent("lstm-2-ways", "adam", kind="LSTM", layers=2, bidirectional=True),
+    Workload("embedding", 128, "sgd", "bag", words(32, 50_000, 4), _WORDS),
+    Workload("embedding", 128, "adam", "bag", words(32, 50_000, 4), _WORDS),
 )

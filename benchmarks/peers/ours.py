@@ -1,0 +1,107 @@
+"""Our own sides: a training step in onnxruntime, and the files of inference."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.peers.base import Absent, Plain, State, installed
+from benchmarks.workloads import Array, Batch, Workload, inputs_of
+from nncompile import export
+from nncompile.compiler.compile import compile_step
+
+KERNELS = "nncompile_kernels"
+
+
+class Ours:
+    """The portable file in the runtime as it is, or with the native kernels."""
+
+    def __init__(self, name: str = "nncompile", native: bool = False) -> None:
+        self.name = name
+        self.native = native
+
+    def start(self, threads: int) -> None:
+        if self.native:
+            installed(KERNELS)
+            raise Absent("steps do not take native kernels yet")
+
+    def training(self, workload: Workload, state: State, threads: int) -> _Step:
+        return _Step(workload, state, threads)
+
+    def inference(self, workload: Workload, state: State, threads: int) -> _Inference:
+        return _Inference(workload, state, threads)
+
+    def finish(self) -> None:
+        return
+
+
+class _Step(Plain):
+    def __init__(self, workload: Workload, state: State, threads: int) -> None:
+        self.runner = compile_step(workload.recipe()).runner(state, threads=threads)
+
+    def call(self, batch: Batch) -> Callable[[], Any]:
+        step = self.runner.step
+        return lambda: step(batch)
+
+    def read(self, result: Any) -> Array:
+        return self.runner.metrics()["loss"]
+
+
+class _Inference(Plain):
+    def __init__(self, workload: Workload, state: State, threads: int) -> None:
+        recipe = workload.recipe()
+        with tempfile.TemporaryDirectory() as directory:
+            (file,) = export(recipe, Path(directory) / "model.onnx", params=state)
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            self.session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
+
+    def call(self, batch: Batch) -> Callable[[], Any]:
+        feeds = {port.name: batch[port.name] for port in self.session.get_inputs()}
+        return lambda: self.session.run(["logits"], feeds)[0]
+
+
+class OursInTorchScript:
+    """Our TorchScript in torch."""
+
+    name = "nncompile TorchScript"
+
+    def start(self, threads: int) -> None:
+        (self.torch,) = installed("torch")
+        self.torch.set_num_threads(threads)
+
+    def inference(self, workload: Workload, state: State, threads: int) -> _Scripted:
+        return _Scripted(self.torch, workload, state)
+
+    def finish(self) -> None:
+        return
+
+
+class _Scripted(Plain):
+    def __init__(self, torch: Any, workload: Workload, state: State) -> None:
+        self.torch = torch
+        recipe = workload.recipe()
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "model.pt"
+            (file,) = export(recipe, file, to="torchscript", params=state)
+            self.network = torch.jit.load(io.BytesIO(file.read_bytes()))
+
+    def call(self, batch: Batch) -> Callable[[], Any]:
+        inputs = [self.torch.from_numpy(x) for x in inputs_of(batch)]
+
+        def called() -> Any:
+            with self.torch.inference_mode():
+                return self.network(*inputs)["logits"]
+
+        return called
+
+    def read(self, result: Any) -> Array:
+        return np.asarray(result)

@@ -1,0 +1,251 @@
+"""Rows of the table: the times of all sides of one workload, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import Clock, Effort, SystemClock, Timing, Turn, interleaved
+from benchmarks.peers import Absent, Lacking, Ours, OursInTorchScript, Peer, Side
+from benchmarks.workloads import Targets, Workload
+from nncompile.compiler.compile import compile_step
+
+OURS, AGAIN, NATIVE = "nncompile", "nncompile again", "nncompile native"
+SCRIPT = OursInTorchScript.name
+OWN = (OURS, AGAIN, NATIVE, SCRIPT)
+BATCHES = 20
+TRAINING, INFERENCE = "training", "inference"
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """Medians over the rounds, in milliseconds a call; `ratio` is this side's time by ours, round
+    by round, with its quartiles; `difference` the largest relative one of its results from ours."""
+
+    milliseconds: float
+    processor_milliseconds: float
+    ratio: float
+    quartiles: tuple[float, float]
+    difference: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A workload, in training or inference. `lacking` says which sides it has none of, and why."""
+
+    kind: str
+    workload: str
+    batch: int
+    optimizer: str
+    threads: int
+    sides: dict[str, SideResult]
+    targets: Targets
+    bound: float  # of the differences
+    rounds: int
+    lacking: dict[str, str] = field(default_factory=dict)
+    remark: str = ""
+
+    @property
+    def key(self) -> str:
+        """What a row of another run is compared by."""
+        return f"{self.kind} {self.name}, threads: {self.threads}"
+
+    @property
+    def name(self) -> str:
+        """The workload as a table shows it."""
+        middle = f" {self.optimizer}" if self.kind == TRAINING else ""
+        return f"{self.workload}{middle} B{self.batch}"
+
+    @property
+    def ours(self) -> SideResult:
+        return self.sides[OURS]
+
+    @property
+    def peers(self) -> dict[str, SideResult]:
+        return {name: side for name, side in self.sides.items() if name not in OWN}
+
+    @property
+    def best(self) -> str | None:
+        """The fastest peer, if there is any."""
+        peers = self.peers
+        return min(peers, key=lambda name: peers[name].milliseconds) if peers else None
+
+    @property
+    def ratio(self) -> float | None:
+        """The time of the best peer by ours."""
+        return None if self.best is None else self.sides[self.best].ratio
+
+    @property
+    def native_ratio(self) -> float | None:
+        """The time of the best peer by that with native kernels."""
+        if self.best is None or NATIVE not in self.sides:
+            return None
+        return self.sides[self.best].ratio / self.sides[NATIVE].ratio
+
+    @property
+    def again(self) -> float:
+        """The time of our own step by itself, measured a second time in the same rounds."""
+        return self.sides[AGAIN].ratio
+
+    @property
+    def noise(self) -> float:
+        """How far that is from 1 in the middle half of the rounds, and 3 % at least."""
+        again = self.sides[AGAIN]
+        return max(0.03, *(abs(q - 1) for q in (again.ratio, *again.quartiles)))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a ratio is below its target."""
+        low = self.ratio is not None and self.ratio < self.targets.portable
+        native = self.native_ratio
+        return low or (native is not None and native < self.targets.native)
+
+
+@dataclass
+class Bench:
+    """What rows are measured with: the peers that are here, and how long."""
+
+    peers: Sequence[Peer]
+    threads: int = 1
+    effort: Effort = field(default_factory=Effort)
+    clock: Clock = field(default_factory=SystemClock)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, peers: Sequence[Peer], threads: int, effort: Effort) -> Bench:
+        """With those of the peers that are installed, and our own other ways."""
+        here: list[Peer] = []
+        absent: dict[str, str] = {}
+        for peer in (Ours(NATIVE, native=True), *peers):
+            try:
+                peer.start(threads)
+            except Absent as reason:
+                absent[peer.name] = str(reason)
+            else:
+                here.append(peer)
+        return cls(here, threads, effort, absent=absent)
+
+    def training(self, workload: Workload) -> Row:
+        """A training step of all sides. Raises `AssertionError` where losses differ."""
+        state = compile_step(workload.recipe()).source.initial()
+        peers: list[Peer] = [Ours(OURS), Ours(AGAIN), *self.peers]
+        batches = workload.batches(BATCHES)
+        lacking: dict[str, str] = {}
+        losses: dict[str, np.ndarray[Any, Any]] = {}
+        settled = workload.settled()
+        first = settled.batches(workload.checked)
+        # One after the other: what has been checked is gone before the next is.
+        for peer in peers if settled == workload else [p for p in peers if p.name != AGAIN]:
+            with _noted(lacking, peer):
+                side = peer.training(settled, state, self.threads)
+                losses[peer.name] = np.array([float(side.read(side.call(b)())) for b in first])
+        differences = _differences(losses, workload.tolerance, workload.key)
+        sides: dict[str, Side] = {}
+        for peer in peers:
+            if peer.name in lacking:
+                continue
+            with _noted(lacking, peer):
+                sides[peer.name] = side = peer.training(workload, state, self.threads)
+                side.call(batches[0])()
+        turns = {
+            n: Turn([side.call(b) for b in batches], side.wait)
+            for n, side in sides.items()
+            if n not in lacking
+        }
+        remark = "" if settled == workload else f"losses compared with {_shown(workload.fixed)}"
+        return self._row(TRAINING, workload, turns, differences, lacking, remark)
+
+    def inference(self, workload: Workload) -> Row:
+        """Inference of all sides. Raises `AssertionError` where results differ."""
+        state = compile_step(workload.recipe()).source.initial()
+        peers: list[Any] = [Ours(OURS), Ours(AGAIN), *self.peers]
+        script = OursInTorchScript()
+        with suppress(Absent):
+            script.start(self.threads)
+            peers.append(script)
+        (batch,) = workload.batches(1)
+        lacking: dict[str, str] = {}
+        results: dict[str, np.ndarray[Any, Any]] = {}
+        turns: dict[str, Turn] = {}
+        for peer in peers:
+            with _noted(lacking, peer):
+                side = peer.inference(workload, state, self.threads)
+                call = side.call(batch)
+                results[peer.name] = side.read(call())
+                turns[peer.name] = Turn([call], side.wait)
+        differences = _differences(results, 1e-4, f"inference of {workload.name}")
+        return self._row(INFERENCE, workload, turns, differences, lacking, "")
+
+    def _row(
+        self,
+        kind: str,
+        workload: Workload,
+        turns: Mapping[str, Turn],
+        differences: Mapping[str, float],
+        lacking: dict[str, str],
+        remark: str,
+    ) -> Row:
+        timings = interleaved(turns, self.effort, self.clock)
+        for peer in self.peers:
+            peer.finish()
+        is_training = kind == TRAINING
+        return Row(
+            kind,
+            workload.name,
+            workload.batch,
+            workload.optimizer,
+            self.threads,
+            _sides(timings, differences),
+            workload.targets if is_training else Targets(),
+            workload.tolerance if is_training else 1e-4,
+            len(timings[OURS].wall),
+            lacking,
+            remark,
+        )
+
+
+def _sides(
+    timings: Mapping[str, Timing], differences: Mapping[str, float]
+) -> dict[str, SideResult]:
+    ours = timings[OURS]
+    return {
+        name: SideResult(
+            *(t.median * 1e3, t.processor_median * 1e3, *t.ratio(ours)),
+            differences.get(name, 0.0),
+        )
+        for name, t in timings.items()
+    }
+
+
+@contextmanager
+def _noted(lacking: dict[str, str], peer: Peer) -> Iterator[None]:
+    """Keeps the reason where a side is not there."""
+    try:
+        yield
+    except Lacking as reason:
+        lacking[peer.name] = str(reason)
+
+
+def _differences(
+    results: Mapping[str, np.ndarray[Any, Any]], bound: float, what: str
+) -> dict[str, float]:
+    """How far each side's results are from ours, relative to the largest of ours. Raises
+    `AssertionError` where that is more than the bound."""
+    ours = results[OURS]
+    found = {}
+    for name, theirs in results.items():
+        scale = np.abs(ours) if ours.ndim == 1 else np.abs(ours).max()
+        found[name] = float((np.abs(theirs - ours) / scale).max())
+        if not found[name] <= bound:
+            raise AssertionError(
+                f"{what}: {name} differs by {found[name]:.2g}, more than {bound:g}"
+            )
+    return found
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in options.items())

@@ -1,0 +1,84 @@
+"""The tables as a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from benchmarks.fit_overhead import FitRow
+from benchmarks.imported import ImportedRow
+from benchmarks.rows import NATIVE, SCRIPT, TRAINING, Row
+
+TITLES = {
+    TRAINING: "Milliseconds of a training step",
+    "inference": "Milliseconds of inference",
+}
+
+
+def steps(rows: Sequence[Row], kind: str) -> Table:
+    """Rows of one kind, with a column for each side that any has."""
+    title = f"{TITLES[kind]}, threads: {rows[0].threads}; a ratio is the best peer's time by ours"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("workload", no_wrap=True)
+    peers = list(dict.fromkeys(name for row in rows for name in row.peers))
+    own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
+    names = ("ours", *(name.removeprefix("nncompile ") for name in own), *peers)
+    for name in (*names, "best peer", "ratio", "quartiles", "target", "A/A"):
+        table.add_column(name, justify="right", no_wrap=name in ("quartiles", "target"))
+    for row in rows:
+        table.add_row(
+            *(row.name, f"{row.ours.milliseconds:.3f}"),
+            *(_milliseconds(row, name) for name in (*own, *peers)),
+            *_against_the_best(row),
+            f"{row.again:.2f}",
+        )
+    return table
+
+
+def _milliseconds(row: Row, name: str) -> str:
+    side = row.sides.get(name)
+    return f"{side.milliseconds:.3f}" if side else "–"
+
+
+def _against_the_best(row: Row) -> tuple[str, str, str, str]:
+    targets = f"≥ {row.targets.portable:g}"
+    if row.best is None or row.ratio is None:
+        return "none", "–", "–", targets
+    low, high = row.sides[row.best].quartiles
+    ratio = f"{row.ratio:.2f}{' short' if row.is_short else ''}"
+    native = row.native_ratio
+    if native is not None:
+        ratio, targets = f"{ratio}; {native:.2f}", f"{targets}; {row.targets.native:g}"
+    return row.best, ratio, f"{low:.2f}–{high:.2f}", targets
+
+
+def imported(rows: Sequence[ImportedRow]) -> Table:
+    """Steps of files beside those of the networks that they were made of."""
+    title = f"Milliseconds of a step of a file, threads: {rows[0].threads}; beside the network's"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("network", "file by"):
+        table.add_column(name, no_wrap=True)
+    names = ("batch", "network", "file", "file/network", "quartiles", "target", "nodes", "nodes")
+    for name in names:
+        table.add_column(name, justify="right")
+    for r in rows:
+        table.add_row(
+            *(r.workload, r.source, str(r.batch), f"{r.native_ms:.2f}", f"{r.imported_ms:.2f}"),
+            *(f"{r.ratio:.3f}", f"{r.quartiles[0]:.3f}–{r.quartiles[1]:.3f}", f"≤ {r.target:g}"),
+            *(str(r.native_nodes), str(r.imported_nodes)),
+        )
+    return table
+
+
+def fits(rows: Sequence[FitRow]) -> Table:
+    """What `fit` adds to a step."""
+    table = Table(title="Microseconds of a step of `fit`", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("data", no_wrap=True)
+    for name in ("bare step", "fit", "added", "target"):
+        table.add_column(name, justify="right")
+    for r in rows:
+        figures = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
+        table.add_row(r.data, *figures, f"≤ {r.target:g}")
+    return table
