@@ -52,15 +52,20 @@ def check_onnx(case: Case) -> None:
 
 def check_gradient_onnx(case: Case) -> None:
     """The gradients as well. Those of 16 bits are rounded at every node, by numpy too."""
+    graph, feeds = gradients_of(case)
+    half = any(x.dtype.is_half for x in case.real)
+    expected = (evaluate if half else in_double)(graph, feeds)
+    _check_runtime(graph, [(case.bindings[0], feeds, expected)])
+
+
+def gradients_of(case: Case) -> tuple[Graph, Feeds]:
+    """The graph of the gradients at the first sizes, and data for it."""
     sizes = case.bindings[0]
     gradients, extra = case.first_order
     graph = Graph(
         "gradients", {f"g{i}": g for i, g in enumerate(gradients)}, (*case.inputs, *extra)
     )
-    half = any(x.dtype.is_half for x in case.real)
-    feeds = case.feeds(sizes) | _drawn(case, extra, sizes)
-    expected = (evaluate if half else in_double)(graph, feeds)
-    _check_runtime(graph, [(sizes, feeds, expected)])
+    return graph, case.feeds(sizes) | _drawn(case, extra, sizes)
 
 
 def _check_runtime(graph: Graph, references: list[tuple[Sizes, Feeds, Feeds]]) -> None:

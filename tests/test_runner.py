@@ -13,7 +13,9 @@ from dsl import adam, training
 from nncompile import Trainer, compile_step, compose
 from nncompile.diagnostics.errors import BackendError, FeedError, ModelError
 from nncompile.runtime import StepRunner
+from nncompile.runtime import runner as runner_module
 from nncompile.runtime import session as session_module
+from nncompile.runtime.buffers import array_of, buffer_of
 from tests.hand_made import FLOAT, INT64, affine, build, halving_step
 from tests.small_models import data, perceptron
 
@@ -223,6 +225,34 @@ def test_the_public_way_gives_the_same_steps(
     assert public.calls == 3
     for name, x in (fast.state() | fast.metrics()).items():
         np.testing.assert_array_equal(x, (slow.state() | slow.metrics())[name])
+
+
+@pytest.mark.parametrize("place", [None, ("elsewhere", 0)], ids=["unknown", "elsewhere"])
+def test_an_input_that_is_read_on_another_device_is_bound_for_each_step(
+    place: Any, start: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime copies it to that device when it is bound: here, too."""
+    plain = StepRunner(halving_step(), start)
+    real = session_module.Session.device_of_input
+    there = ("w", "x")
+    monkeypatch.setattr(runner_module.StepRunner, "_device_of", lambda *_: ("cpu", 0))
+    monkeypatch.setattr(
+        session_module.Session,
+        "device_of_input",
+        lambda self, name: place if name in there else real(self, name),
+    )
+    bind = runner_module.ort.IOBinding.bind_ortvalue_input
+
+    def copied(self: Any, name: str, value: Any) -> None:
+        bind(self, name, buffer_of(array_of(value)) if name in there else value)
+
+    monkeypatch.setattr(runner_module.ort.IOBinding, "bind_ortvalue_input", copied)
+    moved = StepRunner(halving_step(), start)
+    for seed in range(4):
+        for runner in (plain, moved):
+            runner.step(batch_of(3, seed=seed))
+    for name, x in (plain.state() | plain.metrics()).items():
+        np.testing.assert_array_equal(x, (moved.state() | moved.metrics())[name])
 
 
 def test_whatever_a_step_is() -> None:

@@ -97,8 +97,9 @@ class StepRunner:
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
-        device = self.session.device
-        self._sets = tuple({n: buffer_of(x, device) for n, x in first.items()} for _ in range(2))
+        self._sets = tuple(
+            {n: buffer_of(x, self._device_of(n)) for n, x in first.items()} for _ in range(2)
+        )
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
@@ -143,6 +144,8 @@ class StepRunner:
             now = self.state().items()
             at = self._copied({n: x for n, x in now if n not in self.state_map})
         side = at.current
+        for name, buffer in self._misplaced[side]:
+            self._bindings[side].bind_ortvalue_input(name, buffer)
         for name in self._free:  # or a result keeps the sizes of the first run
             self._bindings[side].bind_output(name, "cpu")
         if at.can_undo:  # the step writes over what the one before it read, also where it fails
@@ -258,6 +261,15 @@ class StepRunner:
             binding.bind_output(name, "cpu")
         return binding
 
+    def _device_of(self, name: str) -> tuple[str, int]:
+        """Where the buffer of an input is made."""
+        return self.session.device_of_input(name) or self.session.device
+
+    def _expected(self, name: str) -> str | None:
+        """The device type where the session reads an input."""
+        device = self.session.device_of_input(name)
+        return None if device is None else device[0]
+
     def _filled(self, batch: Mapping[str, Any]) -> bool:
         """Copies the arrays of `batch` into the buffers, where they are of the same types."""
         if len(batch) != len(self._batch):
@@ -284,10 +296,20 @@ class StepRunner:
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
         replacement = None if self._instead is None else self._instead(shapes)
         self._use(self._first if replacement is None else replacement)
-        buffers = {name: buffer_of(x, self.session.device) for name, x in batch.items()}
+        buffers = {name: buffer_of(x, self._device_of(name)) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():
                 binding.bind_ortvalue_input(name, buffer)
+        # onnxruntime copies an input that it reads on another device when it is bound, not when it
+        # runs: it would read for ever what was there then. Those are bound again for each step.
+        self._misplaced = tuple(
+            [
+                (name, buffer)
+                for name, buffer in (state | buffers).items()
+                if buffer.device_name().lower() != self._expected(name)
+            ]
+            for state in self._sets
+        )
         self._batch = tuple(
             (name, x.dtype, x.shape, filler(buffers[name])) for name, x in batch.items()
         )

@@ -128,6 +128,12 @@ class Session:
             self.metadata: dict[str, str] = dict(meta.custom_metadata_map)
         except UnicodeDecodeError:
             raise BackendError(f"{self.name} {_NOT_TEXT}") from None
+        infos = getattr(self.onnxruntime, "get_input_memory_infos", None)
+        self._memory = (
+            {}
+            if infos is None
+            else dict(zip((port.name for port in self.inputs), infos(), strict=True))
+        )
         ports = (*self.inputs, *self.outputs)
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
 
@@ -167,6 +173,15 @@ class Session:
             raise self.failure(RuntimeError("there is not enough memory"), arrays) from None
         # onnxruntime gives a 0-d result as a numpy scalar.
         return {name: np.asarray(x) for name, x in zip(names, results, strict=True)}
+
+    def device_of_input(self, name: str) -> tuple[str, int] | None:
+        """The device type and number where the session reads that input: also on a GPU it reads
+        some in main memory, whose nodes run there. None where this onnxruntime does not tell."""
+        if self.device[0] == "cpu":
+            return self.device
+        if name not in self._memory:
+            return None
+        return self.device if self._memory[name].name.lower() == self.device[0] else ("cpu", 0)
 
     def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
         """The error of onnxruntime in a run, with the name of the model and its inputs."""

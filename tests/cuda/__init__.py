@@ -1,0 +1,1 @@
+"""`python -m tests.cuda`: what a machine with an NVIDIA GPU makes of the compiler."""
