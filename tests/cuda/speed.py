@@ -6,16 +6,17 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import sympy as sp
 import torch
-from torch.nn.functional import cross_entropy
 
-from benchmarks.peers import copy_parameters
-from benchmarks.workloads import PEER_OPTIMIZERS, WORKLOADS, Workload
+from benchmarks.networks import in_torch
+from benchmarks.peers.torch_eager import Step, module_of
+from benchmarks.workloads import WORKLOADS, Workload, inputs_of, target_of
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.graph import Graph, Input, toposort
@@ -77,7 +78,7 @@ def _row(workload: Workload, compiled_peers: bool) -> str:
             times[name].append(_seconds(sides[name], counts[name]))
     found = ", ".join(f"{n} {statistics.median(t) * 1e3:.3f}" for n, t in times.items())
     said = "".join(f"\n    {p}" for p in problems)
-    return f"  {workload.name} B{workload.batch} {workload.optimizer}: ms {found}{said}"
+    return f"  {workload.key}: ms {found}{said}"
 
 
 def bound(graph: Graph, batch: Mapping[str, np.ndarray]) -> Graph:
@@ -155,24 +156,19 @@ def _bound(model: Any, state: Any, batch: Any, options: dict[str, str]) -> Calla
 
 
 def _torch(workload: Workload, state: Any, batch: Any, mode: str | None) -> Callable[[], Any]:
-    network = workload.peer()
-    copy_parameters(network, state)
-    network = network.cuda()
-    optimizer = PEER_OPTIMIZERS[workload.optimizer](
-        network.parameters(), lr=workload.learning_rate, fused=True
-    )
-    x, label = (torch.from_numpy(batch[n]).cuda() for n in ("x", "label"))
+    network = module_of(in_torch, workload, state).cuda()
+    wrapped = partial(torch.compile, mode=mode) if mode else _as_it_is
+    step = Step(torch, workload, network, {"fused": workload.optimizer != "momentum"}, wrapped)
+    on_device = {n: torch.from_numpy(x).cuda() for n, x in batch.items()}
+    inputs, target = inputs_of(on_device), target_of(on_device)
 
-    def loss_of(x: Any, label: Any) -> Any:
-        logits = network(x)
-        return cross_entropy(logits.reshape(-1, logits.shape[-1]), label.reshape(-1))
+    def call() -> None:
+        step.optimizer.zero_grad()
+        step.loss(target, *inputs).backward()
+        step.optimizer.step()
 
-    forward = loss_of if mode is None else torch.compile(loss_of, mode=mode)
+    return call
 
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = forward(x, label)
-        loss.backward()
-        optimizer.step()
 
-    return step
+def _as_it_is(function: Any) -> Any:
+    return function

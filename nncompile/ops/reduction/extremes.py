@@ -144,8 +144,8 @@ class ArgMax(Reduction, Op):
             return index
 
         def exact(o: OnnxEmitter, x: str) -> str:
-            """onnxruntime's search passes over NaN."""
-            isnan = o.cast(o.IsNaN(x), i32)
+            """onnxruntime's search passes over NaN; on CUDA it has none among integers."""
+            isnan = o.cast(o.IsNaN(x), f32)
             axes, keepdims = o.ints([self.axis]), options["keepdims"]
             has_nan = o.cast(o.ReduceMax(isnan, axes, keepdims=keepdims), boolean)
             return o.Where(has_nan, o.ArgMax(isnan, **options), index)
