@@ -23,13 +23,11 @@ struct Blocks {
   float* weights;   // [group][block][depth][size]
 
   Blocks(long channels, long depth, long width)
-      : few(is_few(channels, width)),
+      : few(suits_planes(channels, width)),
         size(few ? kFew : kBlock),
         per_group(parts(channels, size)),
         step(depth * size),
         weights(nullptr) {}
-
-  static bool is_few(long channels, long) { return channels <= kFew; }
 
   // Weights of which a channel's are `across` apart to [depth][size].
   void pack(const float* from, long across, long channels, long depth, long readable,

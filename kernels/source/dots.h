@@ -89,7 +89,7 @@ inline Dots dots_of(long channels) {
     case 4: return dots<4>();
     case 5:
     case 6: return dots<6>();
-    default: return dots<8>();
+    default: return dots<kFew>();
   }
 }
 

@@ -6,7 +6,14 @@
 
 namespace nnk::NNK_NAMESPACE {
 
-constexpr int kFew = 8;  // channels of results computed at once
+constexpr int kFew = kRegisters == 16 ? 6 : 8;  // channels of results computed at once
+
+// Whether results of so many channels and of rows of such a width are rather computed so. Where
+// channels fill one vector of 16 exactly, half of all loads would be of pixels.
+constexpr bool suits_planes(long channels, long width) {
+  return channels <= kFew || (kLanes == 16 && channels <= 16 &&
+                              8 * width >= 7 * rounded_up(width, kLanes));
+}
 
 // How many vectors of pixels the sums of so many channels leave registers for.
 constexpr int segments_at_once(int channels) {
@@ -91,7 +98,7 @@ inline void correlate_planes(const Block& block, const float* field, long row_st
     case 4: NNK_CASE(4)
     case 5:
     case 6: NNK_CASE(6)
-    default: NNK_CASE(8)
+    default: NNK_CASE(kFew)
 #undef NNK_CASE
   }
   if (row_step == width && target.row_step == width) {

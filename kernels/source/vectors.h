@@ -10,7 +10,7 @@
 #error "NNK_NAMESPACE is the name of the instruction set that this source is compiled for"
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -49,10 +49,19 @@ inline __attribute__((always_inline)) Vector broadcast(float value) {
   return value - Vector{};  // −0 stays −0, as it would not in a sum
 }
 
+#if defined(__AVX__) && !defined(__AVX512F__)
+inline __attribute__((always_inline)) __m256i first_lanes(long count) {
+  static const int kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - count));
+}
+#endif
+
 // The first `count` elements, and zeros for the others; nothing beyond them is read.
 inline __attribute__((always_inline)) Vector load_first(const float* from, long count) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+#elif defined(__AVX__)
+  return _mm256_maskload_ps(from, first_lanes(count));
 #else
   float lanes[kLanes] = {};
   for (long i = 0; i < count; i++) lanes[i] = from[i];
@@ -63,6 +72,8 @@ inline __attribute__((always_inline)) Vector load_first(const float* from, long 
 inline __attribute__((always_inline)) void store_first(float* to, Vector value, long count) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), value);
+#elif defined(__AVX__)
+  _mm256_maskstore_ps(to, first_lanes(count), value);
 #else
   float lanes[kLanes];
   store(lanes, value);
