@@ -1,11 +1,15 @@
 // The operators that the library registers.
 #include "operators.h"
 
+#include "convolution_operators.h"
 #include "elementwise_operator.h"
 
 namespace nnk {
 
 const KernelType kKernelTypes[] = {
+    {"Convolution", "fff?", "f", made<ConvolutionForward>},
+    {"ConvolutionInputGradient", "ff", "f", made<ConvolutionInputGradient>},
+    {"ConvolutionWeightGradient", "ff", "f", made<ConvolutionWeightGradient>},
     {"Elementwise", "*+", "f+", made<Elementwise>},
     {nullptr, nullptr, nullptr, nullptr},
 };

@@ -13,6 +13,7 @@ from typing import Any
 from nncompile.diagnostics.errors import BackendError, ShapeError
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.convolution.checks import (
@@ -32,9 +33,10 @@ from nncompile.ops.reduction.sums import sum
 from nncompile.ops.windows.convolution import Ints, Window
 
 TORCH_AXES = (1, 2, 3)  # spatial axes that torch has convolutions for
+NATIVE_AXES = (1, 2, 3)  # and native kernels
 
 
-class Conv(Op):
+class Conv(Op, Native):
     """x[N, C, *sizes] with the kernels w[O, C/groups, *kernel] slid over it, plus bias[O] where
     there is one: `[N, O, *results]`.
 
@@ -103,6 +105,9 @@ class Conv(Op):
         where = list(window.strides), pads, list(window.dilations), self.groups
         return t.call(function, x, w, bias_argument, *where)
 
+    def native(self, x: Type, w: Type, *bias: Type) -> Kernel | None:
+        return _kernel("Convolution", x, self.window(w), self.groups)
+
     def macs(self, result: Type, x: Type, weight: Type, *bias: Type) -> Dim:
         return product((*result.shape, *weight.shape[1:]))
 
@@ -116,7 +121,7 @@ class Conv(Op):
         yield Sample(cls((1, 1), (0,) * 4, (2, 1), 2), (f64["n", 4, 5, "m + 2"], f64[2, 2, 2, 2]))
 
 
-class ConvTranspose(Op):
+class ConvTranspose(Op, Native):
     """x[N, O, *results] spread by the kernels w[O, C/groups, *kernel] over `[N, C, *sizes]`: the
     gradient at its argument of the convolution that makes `results` of `sizes`, and torch's
     transposed convolution, with weights laid out as there."""
@@ -194,6 +199,12 @@ class ConvTranspose(Op):
         cut = [dim(width) for b, a in pairs for width in (-b, a)]
         return t.call("torch.nn.functional.pad", full, t.shape(cut))
 
+    def native(self, x: Type, w: Type) -> Kernel | None:
+        if not all(isinstance(n, int) for n in self.sizes):
+            return None
+        sizes: Any = self.sizes
+        return _kernel("ConvolutionInputGradient", x, self.window(w), self.groups, sizes=sizes)
+
     def macs(self, result: Type, x: Type, weight: Type) -> Dim:
         return product((*x.shape, *weight.shape[1:]))
 
@@ -210,7 +221,7 @@ class ConvTranspose(Op):
         yield Sample(op, (f64["n", 4, "(h + 3)//2", 4], f64[4, 1, 2, 1]))
 
 
-class ConvWeightGradient(Op):
+class ConvWeightGradient(Op, Native):
     """x[N, C, *sizes] and gradient[N, O, *results] to `[O, C/groups, *kernel]`: the gradient of a
     convolution at its weights from the gradient at its results, Σ over the batch and the results of
     that gradient times what the window sees of x."""
@@ -264,6 +275,10 @@ class ConvWeightGradient(Op):
         function = "convolution_weight_gradient" + ("_of_few" if t.scans else "")
         return t.emit(f"{function}({args})", "weight_gradient")
 
+    def native(self, x: Type, gradient: Type) -> Kernel | None:
+        kernel = self.window.kernel
+        return _kernel("ConvolutionWeightGradient", x, self.window, self.groups, kernel=kernel)
+
     def macs(self, result: Type, x: Type, gradient: Type) -> Dim:
         return product((*gradient.shape, *result.shape[1:]))
 
@@ -289,6 +304,15 @@ def _onnx_attributes(window: Window, groups: int) -> dict[str, Any]:
         "dilations": list(window.dilations),
         "group": groups,
     }
+
+
+def _kernel(name: str, x: Type, window: Window, groups: int, **sizes: Ints) -> Kernel | None:
+    """A native kernel, for float32 along up to three axes."""
+    if x.dtype is not f32 or window.rank not in NATIVE_AXES:
+        return None
+    attributes = _onnx_attributes(window, groups)
+    del attributes["kernel_shape"]
+    return Kernel(name, **attributes, **sizes)
 
 
 def _torch_axes(window: Window) -> int:
