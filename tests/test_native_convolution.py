@@ -167,7 +167,7 @@ def test_a_call_says_what_it_means_in_standard_operators() -> None:
         proto = called(op, shapes)
         check(proto)
         arrays = numbers(shapes)
-        session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(proto.SerializeToString(), None, ["CPUExecutionProvider"])
         found = session.run(None, fed(arrays))[0]
         assert_close(found, in_double(op, arrays), "float32", str(op))
 
