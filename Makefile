@@ -13,11 +13,11 @@ demo: .venv/.examples
 	$(BIN)/nncompile train examples/digits.py
 	$(BIN)/python examples/recognise.py runs/digits/latest/model.onnx
 
-test: .venv/.test
+test: .venv/.test .venv/.kernels
 	$(PYTEST)
 
 # An answer within a minute; what it leaves out is said in CONTRIBUTING.md.
-quick: .venv/.test
+quick: .venv/.test .venv/.kernels
 	$(PYTEST) -m "not slow"
 
 # Every Python and onnxruntime that is promised, with and without torch: hours, in `.matrix/`.
@@ -48,6 +48,12 @@ $(BIN)/pip:
 .venv/.test: pyproject.toml | $(BIN)/pip
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test]'
+	touch $@
+
+# Native kernels are tested where they can be built.
+.venv/.kernels: kernels/pyproject.toml kernels/CMakeLists.txt $(wildcard kernels/*/*) | .venv/.test
+	@if command -v c++ >/dev/null; then echo "building native kernels"; $(PIP) ./kernels; \
+	else echo "there is no C++ compiler: tests of native kernels are skipped"; fi
 	touch $@
 
 .venv/.dev: pyproject.toml | $(BIN)/pip

@@ -57,6 +57,10 @@ def compile(
     training_info: Annotated[
         bool, typer.Option("--training-info", help="The training step in the ONNX file, too.")
     ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels/--no-kernels", help="Calls of native kernels in steps, or none."),
+    ] = True,
     without: Without = None,
     model: Chosen = None,
     settings: Set = None,
@@ -102,6 +106,7 @@ def compile(
             observe=counts,
             report=report,
             training_info=training_info,
+            kernels=kernels,
         )
     if verbose:
         rows = [

@@ -24,6 +24,7 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
+from nncompile.runtime.native import native_library
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
@@ -77,9 +78,10 @@ class _Compiled:
         metadata: Mapping[str, str] | None = None,
         bounds: dict[Dim, int] | None = None,
         sizes: Mapping[sp.Symbol, int] | None = None,
+        kernels: bool = False,
     ) -> Any:
         with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, None, metadata, bounds, sizes)
+            model = to_model(graph, self.opset, None, metadata, bounds, sizes, kernels)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
 
@@ -91,6 +93,12 @@ class CompiledStep(_Compiled):
 
     source: Step = field(kw_only=True)
     variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
+    kernels: bool = field(default=True, kw_only=True)
+    # With calls of native kernels, and without them.
+    _general_steps: dict[bool, Any] = field(init=False, default_factory=dict, repr=False)
+    _small_steps: dict[bool, tuple[Any, dict[Dim, int]]] = field(
+        init=False, default_factory=dict, repr=False
+    )
 
     @cached_property
     def gradient(self) -> Graph:
@@ -120,7 +128,8 @@ class CompiledStep(_Compiled):
     @cached_property
     def update_model(self) -> Any:
         """`update` as an ONNX model."""
-        return self.lowered("update", self.update, self.metadata(self.update))
+        about = self.metadata(self.update)
+        return self.lowered("update", self.update, about, kernels=self.kernels)
 
     @cached_property
     def step_model(self) -> Any:
@@ -133,19 +142,25 @@ class CompiledStep(_Compiled):
         size = int(self.source.recipe.batch_size)
         first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
         sizes = {n: size for n in first if isinstance(n, sp.Symbol)}
-        return self.lowered(name, graph, self.metadata(graph), sizes=sizes)
+        return self.lowered(name, graph, self.metadata(graph), sizes=sizes, kernels=self.kernels)
 
-    @cached_property
-    def _general_step(self) -> Any:
+    def _general_step(self, kernels: bool) -> Any:
         """The step for batches of any size, which chooses when it runs."""
-        return self.lowered("step", self.step, self.metadata(self.step))
+        if kernels not in self._general_steps:
+            about = self.metadata(self.step)
+            model = self.lowered("step", self.step, about, kernels=kernels)
+            self._general_steps[kernels] = model
+        return self._general_steps[kernels]
 
-    @cached_property
-    def _small_step(self) -> tuple[Any, dict[Dim, int]]:
+    def _small_step(self, kernels: bool) -> tuple[Any, dict[Dim, int]]:
         """The step for small batches, which chooses no ways of summing at run time, and the sizes
         up to which it is right."""
-        bounds: dict[Dim, int] = {}
-        return self.lowered("step", self.step, self.metadata(self.step), bounds), bounds
+        if kernels not in self._small_steps:
+            bounds: dict[Dim, int] = {}
+            about = self.metadata(self.step)
+            model = self.lowered("step", self.step, about, bounds, kernels=kernels)
+            self._small_steps[kernels] = model, bounds
+        return self._small_steps[kernels]
 
     @cached_property
     def evaluate_model(self) -> Any:
@@ -173,20 +188,23 @@ class CompiledStep(_Compiled):
         threads: int | None = None,
         profile: str | None = None,
         after: StepRunner | None = None,
+        native: bool | None = None,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
-        seed; see `StepRunner`."""
+        seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
+        `native` is False."""
         state = self.source.initial() if state is None else state
         reuse = not _fits_cache(self.step, int(self.source.recipe.batch_size))
-        model, bounds = self._small_step
+        kernels = providers == "cpu" and native_library(native) is not None
+        model, bounds = self._small_step(kernels)
 
         def general(shapes: Shapes) -> Any:
             sizes = self.sizes(shapes)
             bounded = [(substitute(d, sizes), bound) for d, bound in bounds.items()]
             is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
-            return None if is_small else self._general_step
+            return None if is_small else self._general_step(kernels)
 
-        options = (reuse, self.sizes, general, profile, after)
+        options = (reuse, self.sizes, general, profile, after, native)
         return StepRunner(model, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
@@ -246,15 +264,17 @@ def compile_step(
     opset: int = OPSET,
     observe: Observer | None = None,
     report: Report | None = None,
+    kernels: bool = True,
 ) -> CompiledStep:
     """The training step of a recipe, without the passes that are named in `without`; `observe`
     is called with the name of each pass and the graphs before and after it, `report` gets what
-    the stages cost."""
+    the stages cost. With `kernels` its ONNX models have calls of native kernels, each with a
+    function of standard operators for runtimes that have no such kernel."""
     check_passes(without)
     report = report or Report()
     with report.stage("gradients"):
         step = compose(recipe)
-    return CompiledStep(tuple(without), opset, observe, report, source=step)
+    return CompiledStep(tuple(without), opset, observe, report, source=step, kernels=kernels)
 
 
 def compiled_step(recipe: Recipe | CompiledStep, without: Collection[str] = ()) -> CompiledStep:

@@ -89,6 +89,7 @@ def export(
     observe: Observer | None = None,
     report: Report | None = None,
     training_info: bool = False,
+    kernels: bool = True,
 ) -> tuple[Path, ...]:
     """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
     returns the files written, each whole or not at all.
@@ -112,6 +113,10 @@ def export(
     an inference model has initial weights, unless `seed` was given. `external_data` moves the
     weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside it, a
     path names a `.safetensors` file that has them already, None decides by their size.
+
+    A step or a half of it has calls of native kernels, each with a function in the file that says
+    in standard operators what it computes; without `kernels` it has only the operators, as some
+    runtimes do not read functions.
 
     With `training_info` the inference model of a recipe holds its training step, too, as ONNX's
     format has it: runtimes that predict pass over it.
@@ -163,7 +168,8 @@ def export(
         raise ModelError(f"{to} {problem}", hint="leave external_data out")
     if parameters is not None:
         source = with_rates_of(source, parameters.tensors)
-    step = _step_of(source, compiled_before, *how)
+    # The format of a training step in a file has no functions.
+    step = _step_of(source, compiled_before, kernels and not training_info, *how)
     if training_info:
         return (_export_with_step(step, path, parameters, seed, how),)
     return _export_step(step, path, to, parameters, seed)
@@ -248,6 +254,7 @@ def _export_step(
 def _step_of(
     recipe: Recipe,
     known: CompiledStep | None,
+    kernels: bool,
     without: Collection[str],
     opset: int,
     observe: Observer | None,
@@ -258,12 +265,12 @@ def _step_of(
     if (
         known is not None
         and known.source.recipe is recipe
-        and (known.without, known.opset) == (tuple(without), opset)
+        and (known.without, known.opset, known.kernels) == (tuple(without), opset, kernels)
         and observe is None
         and report is None
     ):
         return known
-    return compile_step(recipe, without, opset, observe, report)
+    return compile_step(recipe, without, opset, observe, report, kernels)
 
 
 def target_of(path: Path, to: str | None = None) -> str:

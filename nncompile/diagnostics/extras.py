@@ -23,6 +23,16 @@ def extra(
         raise error(f"{user} needs {package}, which is not installed", hint=hint) from None
 
 
+def installed(module: str) -> Any:
+    """The module of an optional package, or None where that is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name != module:
+            raise
+        return None
+
+
 def on_demand(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """The `__getattr__` of a package (PEP 562): the modules, and what the package takes from them,
     which are imported when they are first asked for."""

@@ -81,13 +81,19 @@ class StepRunner:
         instead: Callable[[Shapes], Model | None] | None = None,
         profile: str | None = None,
         after: StepRunner | None = None,
+        native: bool | None = None,
     ) -> None:
         step, given = step_of(model, state)
         state = given.arrays
         self._check = check
         self._instead = instead
         self._start = partial(
-            Session, providers=providers, threads=threads, reuse=reuse, profile=profile
+            Session,
+            providers=providers,
+            threads=threads,
+            reuse=reuse,
+            profile=profile,
+            native=native,
         )
         self._first: Model = step
         self.session = self._start(step)

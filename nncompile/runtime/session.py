@@ -19,6 +19,7 @@ from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_j
 from nncompile.runtime.buffers import run_bound
 from nncompile.runtime.external_data import check_external_data
 from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.runtime.native import Library, calls_kernels, native_library, register
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
 
 _DTYPES = {
@@ -51,6 +52,7 @@ OPTIMIZATIONS = {
     "layout": ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+_CPU = ["CPUExecutionProvider"]
 _NOT_TEXT = "has names that are not text in UTF-8"
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
 
@@ -72,9 +74,10 @@ class Session:
     one operator may use (None: as many as there are cores). Without `reuse` no intermediate tensor
     takes the memory of another: a model whose tensors all fit into the processor's cache runs some
     3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. `profile`
-    begins the name of a file of what each node takes, see `nncompile.runtime.profiling`. Raises
-    `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
-    is missing.
+    begins the name of a file of what each node takes, see `nncompile.runtime.profiling`. Native
+    kernels that the model calls are used where they are installed, unless `native` is False; then
+    `library` says which. Raises `FileError` or `BackendError` where the model cannot be loaded,
+    `ProviderError` where a provider is missing.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Session:
         reuse: bool = True,
         optimization: str = "all",
         profile: str | None = None,
+        native: bool | None = None,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
@@ -104,6 +108,11 @@ class Session:
             options.enable_profiling = True
             options.profile_file_prefix = profile
         source, self.name = _source(model)
+        self.library: Library | None = None
+        if [name for name, _ in resolved] == _CPU and calls_kernels(model):
+            self.library = native_library(native)
+        if self.library is not None:
+            register(self.library, options, model, threads)
         try:
             self.onnxruntime = ort.InferenceSession(
                 source, options, providers=resolved, enable_fallback=False

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Literal
+from weakref import WeakSet
 
 from nncompile.diagnostics.errors import ModelError, TrainingWarning, warn
 from nncompile.train.bar import Bar
@@ -19,6 +20,7 @@ from nncompile.train.showing import Lines, Moment, Plan, View
 
 Verbose = Literal[0, 1, 2] | bool | None
 _LINES = 20  # of epochs beside a bar
+_INTRODUCED: WeakSet[object] = WeakSet()  # trainers whose kernels were told of
 _LONG = 60.0  # seconds without a line
 
 
@@ -67,6 +69,9 @@ class Display:
         self._epoch_step = fitting.trainer.step
         self._view = self._chosen()
         self._attempt("start", self._plan)
+        if fitting.trainer.library is not None and fitting.trainer not in _INTRODUCED:
+            _INTRODUCED.add(fitting.trainer)
+            self._line(f"native kernels: {fitting.trainer.library}")
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from nncompile.diagnostics.kinds import shown, unfit
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
+from nncompile.runtime.native import Library
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.locate import NonFinite
@@ -38,6 +39,8 @@ class EventTrainer(Protocol):
     threads: int | None
     seed: int
 
+    @property
+    def library(self) -> Library | None: ...
     @property
     def step(self) -> int: ...
     @property

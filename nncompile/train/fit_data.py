@@ -141,3 +141,12 @@ class FitData:
                 f'class_weight="balanced" needs the labels of all examples, got batches ({kind})',
                 hint="class_weight={0: 1.0, 1: 5.0} gives the weights",
             )
+
+
+def check_targets(y: Any, method: str, *options: str) -> None:
+    """Raises `ModelError` where targets are a number, which was meant as another option."""
+    if isinstance(y, int):
+        calls = " or ".join(f"{method}(data, {option}={y})" for option in options)
+        raise ModelError(
+            f"{method} takes only the data by position, got {y} beside them", hint=calls
+        )

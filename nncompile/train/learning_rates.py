@@ -77,6 +77,7 @@ class SettableRates:
     model: Model
     providers: Provider | Sequence[Provider]
     threads: int | None
+    native: bool | None
     _loop: Loop
     _adjustments: Adjustments
 
@@ -141,7 +142,8 @@ class SettableRates:
         known = loop.runner.state() if state is None else state
         first = {p: evaluate(x, {}) for p, x in source.first.items() if p not in known}
         whole = {path: known[path] if path in known else first[path] for path in source.state}
-        runner = compiled.runner(whole, self.providers, self.threads, after=loop.runner)
+        options = self.providers, self.threads
+        runner = compiled.runner(whole, *options, after=loop.runner, native=self.native)
         loop.exchange(compiled, runner)
         vars(self).update(compiled=compiled, recipe=source.recipe, model=source.recipe.model)
 

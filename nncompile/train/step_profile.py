@@ -131,7 +131,9 @@ def profile(
     whole_number("steps", steps, 1)
     state, compiled = trainer.state, trainer.compiled
     with profile_prefix() as prefix:
-        measured = compiled.runner(state, trainer.providers, trainer.threads, prefix)
+        measured = compiled.runner(
+            state, trainer.providers, trainer.threads, prefix, native=trainer.native
+        )
         batch = _first_batch(trainer, measured, data, batch_size)
         durations = list(_run(measured, batch, steps, seconds))
         runs = node_times(measured.session.onnxruntime.end_profiling())[-len(durations) :]
@@ -139,7 +141,7 @@ def profile(
         del measured  # and its copy of the state
     nodes = _medians(runs)
     if len(nodes) * _OVERHEAD > _NEGLIGIBLE * 1e6 * min(durations):
-        plain = compiled.runner(state, trainer.providers, trainer.threads)
+        plain = compiled.runner(state, trainer.providers, trainer.threads, native=trainer.native)
         durations = list(_run(plain, batch, steps, seconds))
         del plain
     step = 1e6 * min(durations)

@@ -26,13 +26,14 @@ from nncompile.program.model import RANDOM_STATE
 from nncompile.program.recipe import Recipe
 from nncompile.program.weighted_losses import weighted
 from nncompile.runtime.checkpoint import load_state
+from nncompile.runtime.native import Library
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import StepRunner
 from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, Fitting
-from nncompile.train.fit_data import FitData
+from nncompile.train.fit_data import FitData, check_targets
 from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
 from nncompile.train.learning_rates import Adjustments, SettableRates
@@ -51,7 +52,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     What `compile_step` made of the recipe may stand for it: several trainers then share it.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
-    ops: the same seed, data and runtime give the same bits. `without` switches passes off.
+    ops: the same seed, data and runtime give the same bits. `without` switches passes off. On the
+    CPU, native kernels are used where they are installed, unless `native` is False.
     """
 
     foreign_names = FOREIGN_METHODS
@@ -64,7 +66,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         seed: int | None = None,
         threads: int | None = None,
         without: Collection[str] = (),
+        native: bool | None = None,
     ) -> None:
+        self.native = native
         self.compiled = compiled_step(recipe, without)
         self.recipe = self.compiled.source.recipe
         self._adjustments = Adjustments(self.compiled)
@@ -78,7 +82,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         self._fixed = True
 
     def __reduce__(self) -> Any:
-        options = self.providers, self.seed, self.threads, tuple(self.compiled.without)
+        without = tuple(self.compiled.without)
+        options = self.providers, self.seed, self.threads, without, self.native
         recipe = self.declared.source.recipe
         return _restored, (recipe, options, self.state, self._loop.epoch.position())
 
@@ -87,12 +92,17 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         return f"<Trainer of {self.model.name} at {place}, on {self.providers}>"
 
     def _runner(self, state: Mapping[str, Any]) -> StepRunner:
-        return self.compiled.runner(state, self.providers, self.threads)
+        return self.compiled.runner(state, self.providers, self.threads, native=self.native)
 
     def _evaluating(self) -> Evaluation:
         naming = Naming(self.model, self._notes)
         options = self.providers, self.threads, self._notes, naming
         return Evaluation(self.compiled, *options)
+
+    @property
+    def library(self) -> Library | None:
+        """The native kernels that its steps call; None where they call none."""
+        return self._loop.runner.session.library
 
     @property
     def step(self) -> int:
@@ -229,7 +239,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         of the last whole step; after a `TrainingError`, also one that a callback raises after a
         step, it is that of the step before, which is made again where the training goes on.
         """
-        _check_targets(y, "fit", "epochs", "steps")
+        check_targets(y, "fit", "epochs", "steps")
         given = FitData(
             *(data, y, validation_data, validation_split, class_weight, sample_weight),
             *(batch_size, shuffle, prefetch),
@@ -311,7 +321,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="a metric is a scalar output, such as a loss or an accuracy",
             )
-        _check_targets(y, "evaluate", "batch_size")
+        check_targets(y, "evaluate", "batch_size")
         feeder = self._evaluation.feeder(data, batch_size, y)
         return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
 
@@ -388,12 +398,3 @@ def _restored(
     batches = int(state["step"]) - int(position["start"])
     trainer._loop.load(state, Epoch.of(trainer.compiled, batches=batches, **position))
     return trainer
-
-
-def _check_targets(y: Any, method: str, *options: str) -> None:
-    """Raises `ModelError` where targets are a number, which was meant as another option."""
-    if isinstance(y, int):
-        calls = " or ".join(f"{method}(data, {option}={y})" for option in options)
-        raise ModelError(
-            f"{method} takes only the data by position, got {y} beside them", hint=calls
-        )

@@ -14,6 +14,7 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
 from nncompile.runtime import Session, available_providers
+from nncompile.runtime.native import native_library
 from nncompile.runtime.providers import Provider
 
 Arrays = dict[str, Array]
@@ -32,6 +33,11 @@ class Lowered:
     def onnx(self) -> bytes:
         """The bytes of the ONNX model."""
         return bytes(to_model(self.graph).SerializeToString())
+
+    @cached_property
+    def native(self) -> bytes:
+        """The same with calls of native kernels."""
+        return bytes(to_model(self.graph, kernels=True).SerializeToString())
 
 
 class Backend(Protocol):
@@ -75,6 +81,20 @@ class OnnxRuntime:
 
 
 @dataclass(frozen=True)
+class Native:
+    """onnxruntime on the CPU, with the native kernels."""
+
+    threads: int | None = None
+
+    name = "native kernels"
+
+    def load(self, lowered: Lowered) -> Function:
+        """A function that runs the graph in a new session, which calls kernels."""
+        session = Session(lowered.native, "cpu", self.threads)
+        return lambda feeds: session.run({port.name: feeds[port.name] for port in session.inputs})
+
+
+@dataclass(frozen=True)
 class TorchScript:
     """TorchScript in torch, on the CPU."""
 
@@ -115,6 +135,8 @@ def onnx_runtimes(quick: bool = False) -> tuple[list[Backend], list[str]]:
 def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:
     """The ways to run a graph on this machine, TorchScript among them; see `onnx_runtimes`."""
     backends, skipped = onnx_runtimes(quick)
+    if native_library() is not None:
+        backends.append(Native())
     try:
         backends.append(torchscript())
     except CompileError as error:

@@ -19,6 +19,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.program.model_file import Declared, load
 from nncompile.runtime import Session, available_providers
 from nncompile.runtime.child import in_child
+from nncompile.runtime.native import SWITCH, examined, native_library
 from nncompile.verify.check import Finding
 
 # What this package needs at least, as pyproject.toml says.
@@ -42,6 +43,7 @@ def examine() -> Iterator[Finding]:
     for package in EXTRAS:
         found = installed.get(package.lower())
         yield Finding(package, None if found is None else True, found or "not installed (an extra)")
+    yield _native()
     yield _processors()
     declared = _example()
     for provider in available_providers():
@@ -91,6 +93,18 @@ def _one_runtime(runtimes: list[str], installed: dict[str, str]) -> Finding:
         f"pip uninstall {' '.join(runtimes)}; then install one: pip install {runtimes[-1]}"
     )
     return Finding("wheels of onnxruntime", False, figures, (remedy,))
+
+
+def _native() -> Finding:
+    """Whether native kernels are there, and whether this onnxruntime takes them."""
+    library, problem = examined()
+    if problem is not None:
+        return Finding("native kernels", False, "not used", (problem,))
+    if library is None:
+        return Finding("native kernels", None, "not installed: pip install nncompile[native]")
+    if native_library() is None:
+        return Finding("native kernels", None, f"{library}, switched off by {SWITCH}")
+    return Finding("native kernels", True, str(library))
 
 
 def _processors() -> Finding:
