@@ -133,7 +133,6 @@ ALLOWED: tuple[Allowed, ...] = (
         (
             *("elu_of f32 f32", "elu_of f64 f64", f"{_CELU} f32 f32", f"{_CELU} f64 f64"),
             *("where bool f32 f32", "where bool f64 f64", "Map: where(*"),
-            *("celu f32", "celu f64", "elu f32", "elu f64", "selu f32", "selu f64"),
             *("expm1 f32", "expm1 f64", "log1p f32", "log1p f64", "fix f32", "fix f64"),
             *("arcsin f64", "arcsinh f64", "arctan f64", "arctanh f64", "sinh f64", "erf f64"),
             *("fmax f32 f32", "fmax f64 f64", "fmin f32 f32", "fmin f64 f64"),

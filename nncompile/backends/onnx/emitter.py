@@ -60,6 +60,12 @@ class Emitter(Fusions, Sizes):
         self.locations: LocationTable = parent.locations if parent else LocationTable()
         self.types: tuple[Any, ...] = ()
         self.type: Any = None
+        self._in_gradient = False  # all that is lowered here is of a gradient
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether what is being lowered is of a gradient."""
+        return self._in_gradient or (self._location is not None and self._location.backward)
 
     def bind_leaf(self, name: str, type_: Type) -> None:
         """Says of which type a leaf is, or what makes sizes; they may be taken from its shape."""
@@ -103,6 +109,7 @@ class Emitter(Fusions, Sizes):
         if self.functions is None or kernel is None:
             return None
         inner = Emitter(self.opset, bounds=self.bounds, sizes=self.expected)
+        inner._in_gradient = self.is_backward
         inputs = inner.formals(op.label, types)
         inner.types, inner.type = types, value.type
         if isinstance(op, Elementwise):
@@ -231,9 +238,13 @@ class Emitter(Fusions, Sizes):
         return inner._graph(name, inputs, [names[v] for v in results], [v.type for v in results])
 
     def branch(
-        self, name: str, lowered: Callable[[OnnxEmitter], Sequence[str]], types: Sequence[Type]
+        self,
+        name: str,
+        lowered: Callable[[OnnxEmitter], Sequence[str]],
+        types: Sequence[Type | DType],
     ) -> onnx.GraphProto:
-        """A graph within a node that runs or not: `lowered` emits it and gives its results."""
+        """A graph within a node that runs or not: `lowered` emits it and gives its results, of
+        these types, or of these element types where the shapes follow from the nodes."""
         inner = Emitter(self.opset, self, conditional=True)
         inner._location, inner._stem = self._location, self._stem
         inner.types, inner.type = self.types, self.type
@@ -283,7 +294,7 @@ class Emitter(Fusions, Sizes):
         name: str,
         inputs: Sequence[onnx.ValueInfoProto],
         results: Sequence[str],
-        types: Sequence[Type],
+        types: Sequence[Type | DType],
     ) -> onnx.GraphProto:
         outputs: list[str] = []
         produced = {result for node in self.nodes for result in node.output}
@@ -309,7 +320,10 @@ def _listed(type_: AnyType, names: Any) -> tuple[tuple[Type, ...], tuple[str, ..
     return (type_.items, names) if isinstance(type_, TupleType) else ((type_,), (names,))
 
 
-def value_info(name: str, type_: Type) -> onnx.ValueInfoProto:
-    """An input or output with the user's own names of dimensions."""
+def value_info(name: str, type_: Type | DType) -> onnx.ValueInfoProto:
+    """An input or output with the user's own names of dimensions; of an element type alone, of any
+    shape."""
+    if isinstance(type_, DType):
+        return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.name], None)
     sizes = [d if isinstance(d, int) else str(d) for d in type_.shape]
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype.name], sizes)

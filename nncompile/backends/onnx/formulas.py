@@ -13,6 +13,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.backends.onnx import float64 as double
+from nncompile.backends.onnx.branchless import branchless
 from nncompile.backends.onnx.integers import Integers
 from nncompile.elementwise.error_functions import erfc, erfinv
 from nncompile.elementwise.gamma import digamma, lgamma
@@ -20,7 +21,8 @@ from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.terms import Function, Terms, in_double
 from nncompile.ir.emitters import OnnxEmitter
-from nncompile.ir.types import DType, boolean, f64, i64
+from nncompile.ir.types import DType, boolean, f32, f64, i64
+from nncompile.ops.core.finite import masked
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
@@ -77,12 +79,15 @@ class OnnxFormulas:
 
     def __init__(self, o: OnnxEmitter) -> None:
         self.o = o
+        self.args: Sequence[str] = ()
 
     def lower(self, body: sp.Expr, args: Sequence[str], types: Sequence[Any]) -> str:
         """The name of the result of `body` over the arguments."""
+        self.args = args
         leaves = {placeholder(i): name for i, name in enumerate(args)}
         dtypes = {placeholder(i): type_.dtype for i, type_ in enumerate(types)}
-        result: str = walk(body, leaves, dtypes, self)
+        computed = f64 if f64 in dtypes.values() else f32
+        result: str = walk(branchless(body, computed), leaves, dtypes, self)
         return result
 
     def literal(self, number: Any, dtype: DType) -> str:
@@ -252,7 +257,29 @@ class OnnxFormulas:
         if dtype is boolean:
             both = self.o.And(condition, x)
             return self.o.Or(both, self.o.And(self.o.Not(condition), y))
+        if self._is_gradient(x) and self._is_zero(y):
+            return masked(self.o, condition, x, dtype)
+        if self._is_gradient(y) and self._is_zero(x):
+            return masked(self.o, self.o.Not(condition), y, dtype)
         return self.o.Where(condition, x, y)
+
+    def _is_gradient(self, x: str) -> bool:
+        """Whether it is an argument of a gradient's formula, as it is or times numbers."""
+        operator, inputs = self.o.producer(x)
+        if operator in ("Mul", "Div") and any(map(self._is_number, inputs)):
+            x = next((name for name in inputs if not self._is_number(name)), x)
+        return x in self.args and self.o.is_backward
+
+    def _is_number(self, x: str) -> bool:
+        """Whether it is a number, or a choice between two."""
+        operator, inputs = self.o.producer(x)
+        if operator == "Where":
+            return all(map(self._is_number, inputs[1:]))
+        return x in self.o.constants and self.o.constants[x].size == 1
+
+    def _is_zero(self, x: str) -> bool:
+        number = self.o.constants.get(x)
+        return number is not None and number.size == 1 and not number.any()
 
     def _left_shift(self, dtype: DType, x: str, y: str) -> str:
         return Integers(self.o, dtype).left_shift(x, y)

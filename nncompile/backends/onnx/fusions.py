@@ -59,9 +59,14 @@ class Fusions(Nodes):
             shape = self.Add(shape, self._late_zero())
         return self.Reshape(x, shape)
 
+    def producer(self, x: str) -> tuple[str, tuple[str, ...]]:
+        """The operator that made `x`, and its inputs; of what no operator made, none."""
+        operator, _, inputs = self._producers.get(x, ("", {}, ()))
+        return operator, inputs
+
     def unpadded(self, x: str) -> str:
         """What was padded, where `x` is that; else `x`."""
-        operator, _, inputs = self._producers.get(x, ("", {}, ()))
+        operator, inputs = self.producer(x)
         return inputs[0] if operator == "Pad" else x
 
     def moves_first(self, x: str) -> bool:

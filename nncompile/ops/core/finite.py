@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nncompile.ir.emitters import OnnxEmitter
-from nncompile.ir.types import Type
+from nncompile.ir.types import DType, Type
 
 
 def or_exact(
@@ -29,5 +29,40 @@ def or_exact(
             o.Less(o.ReduceL1(o.unpadded(x), keepdims=0), largest),  # padding may be by −∞
             then_branch=o.branch("usual", lambda o: [usual], [type_]),
             else_branch=o.branch("exact", lambda o: [exact(o, within)], [type_]),
+        ),
+    )
+
+
+def masked(
+    o: OnnxEmitter,
+    condition: str,
+    x: str,
+    dtype: DType,
+    factor: str | None = None,
+    source: str | None = None,
+) -> str:
+    """`x`, times the scalar `factor` if there is one, where the condition holds, and 0 elsewhere,
+    also where `x` is infinite or NaN there. All elements of `x` are ones of `source`, if given.
+
+    A choice takes a branch for each element, and where the condition is random several times as
+    long as a product with ones and zeros (onnxruntime 1.32). The product is right where all of `x`
+    is finite, and the sum of magnitudes tells that.
+    """
+    largest, zero = o.scalar(np.finfo(dtype.numpy).max, dtype), o.scalar(0, dtype)
+    # Among scalars a choice takes no branches.
+    ones = o.Where(condition, factor, zero) if factor else None
+
+    def product(o: OnnxEmitter) -> list[str]:
+        return [o.Mul(x, ones or o.cast(condition, dtype))]
+
+    def choice(o: OnnxEmitter) -> list[str]:
+        return [o.Where(condition, o.Mul(x, o.factor(factor)) if factor else x, zero)]
+
+    return o.once(
+        ("masked", condition, x, factor),
+        lambda: o.If(
+            o.LessOrEqual(o.ReduceL1(source or x, keepdims=0), largest),
+            then_branch=o.branch("product", product, [dtype]),
+            else_branch=o.branch("choice", choice, [dtype]),
         ),
     )

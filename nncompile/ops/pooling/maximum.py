@@ -19,7 +19,7 @@ from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i64, u8
-from nncompile.ops.core.finite import or_exact
+from nncompile.ops.core.finite import masked, or_exact
 from nncompile.ops.pooling.integers import integer_max_pool, numbers
 from nncompile.ops.pooling.window_maxima import exact_places, greatest, numpy_places, places
 from nncompile.ops.reduction.operands import require_real
@@ -110,7 +110,7 @@ class MaxSpread(Op):
         numbers = np.arange(math.prod(kernel), dtype=np.uint8).reshape(kernel)
         pattern = o.Tile(o.constant(numbers), o.shape(counts))
         chosen = o.Equal(repeated(o, chosen, kernel), pattern)
-        spread = o.Where(chosen, repeated(o, g, kernel), o.scalar(0, f32))
+        spread = masked(o, chosen, repeated(o, g, kernel), f32, source=g)
         left = [dim(n - c) for n, c in zip(space, covered, strict=True)]
         return spread if is_whole else padded_behind(o, spread, left)
 
@@ -123,13 +123,14 @@ class MaxSpread(Op):
             inner = o.Slice(x, o.ints([0] * len(kernel)), o.shape(covered), axes)
         top = greatest(o, x, self.window)  # that of the forward pass
         taps = list(itertools.product(*map(range, kernel)))
-        first = o.constant(np.asarray(len(taps) - 1, np.uint8))
-        for number, tap in reversed(list(enumerate(taps[:-1]))):
-            element = o.Slice(inner, o.ints(tap), o.ints([LIMIT] * len(kernel)), axes, steps)
-            is_first = o.Equal(element, top)
-            first = o.Where(is_first, o.constant(np.asarray(number, np.uint8)), first)
         if len(taps) == 1:
-            return o.Expand(first, o.shape(type_.shape))
+            return o.Expand(o.constant(np.asarray(0, np.uint8)), o.shape(type_.shape))
+        # From each element on, the number of those before the first that is greatest.
+        first, one = "", o.constant(np.asarray(1, np.uint8))
+        for tap in reversed(taps[:-1]):
+            element = o.Slice(inner, o.ints(tap), o.ints([LIMIT] * len(kernel)), axes, steps)
+            is_less = o.cast(o.Less(element, top), u8)
+            first = o.Mul(is_less, o.Add(first, one)) if first else is_less
 
         def exact(o: OnnxEmitter, x: str) -> str:
             at, number, count = exact_places(o, x, self.window), o.scalar(0, i64), 1

@@ -28,6 +28,7 @@ from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
 from nncompile.ops.core.axes import row_by_row
 from nncompile.ops.core.counting import iota
+from nncompile.ops.core.finite import masked
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
 from nncompile.ops.shape.reshape import reshape
@@ -146,9 +147,7 @@ class Dropout(Op):
     def onnx(self, o: OnnxEmitter, x: str, bits: str) -> str:
         dtype = o.type.dtype
         mask = o.Less(bits, o.scalar(self._threshold, u32))
-        # Not a product with the mask: infinite elements that are dropped would become NaN.
-        scaled = o.Mul(x, o.factor(o.scalar(self._factor, dtype)))
-        return o.Where(mask, scaled, o.scalar(0, dtype))
+        return masked(o, mask, x, dtype, o.scalar(self._factor, dtype))
 
     def torch(self, t: TorchEmitter, x: str, bits: str) -> str:
         mask = t.lt(bits, self._threshold)

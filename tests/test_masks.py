@@ -1,0 +1,93 @@
+"""What a gradient's mask leaves out is 0 in onnxruntime, also where the gradient is infinite or NaN
+there; what it keeps passes bit for bit. The mask is a product unless that would be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dsl import celu, elu, leaky_relu, selu
+from nncompile.autodiff.grad import vjp
+from nncompile.backends.onnx import to_model
+from nncompile.elementwise import clip, maximum, relu, where
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
+from nncompile.ir.types import DType, f32, f64, u32
+from nncompile.ops import max_pool, ones_like
+from nncompile.ops.random.generator import RANGE, Dropout
+from nncompile.passes import optimize
+from tests.backends import session
+from tests.leaves import leaf
+
+FUNCTIONS: dict[str, Callable[[Value, Value], Value]] = {
+    "relu": lambda x, bits: relu(x),
+    "clip": lambda x, bits: clip(x, -0.5, 1.0),
+    "maximum": lambda x, bits: maximum(x, 0.25),
+    "hard swish": lambda x, bits: clip(x / 6 + 0.5, 0, 1),
+    "where": lambda x, bits: where(x < 0, 0.0, 3 * x),
+    "pooling": lambda x, bits: max_pool(x, 2) if x.dtype is f32 else relu(x),
+    "dropout": lambda x, bits: Dropout(0.3)(x, bits),
+}
+SPECIAL = {
+    "finite": [0.0, -0.0],
+    "infinite": [np.inf, -np.inf, 0.0],
+    "nan": [np.nan, np.inf],
+    "large": [3e38, -3e38],
+}
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_masked_is_zero(name: str, dtype: DType) -> None:
+    x, bits = leaf("x", dtype["n", 3, 6, 8]), leaf("bits", u32["n", 3, 6, 8])
+    y = FUNCTIONS[name](x, bits)
+    g = leaf("g", y.type)
+    graph = Graph("gradient", {"dx": vjp([y], [x], [g])[0]}, (x, g, bits))
+    model = to_model(graph)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    choices = [node for node in model.graph.node if node.op_type == "Where"]
+    assert "If" in [node.op_type for node in model.graph.node]
+    assert all(constants >= {*node.input[1:]} for node in choices)
+    run = session(model)
+    rng = np.random.default_rng(7)
+    feeds = {
+        "x": rng.normal(size=(2, 3, 6, 8)).astype(dtype.numpy),
+        "bits": rng.integers(0, RANGE, (2, 3, 6, 8), np.uint32),
+    }
+    like = evaluate(Graph("y", {"y": y}, (x, bits)), feeds)["y"]
+    for special in SPECIAL.values():
+        numbers = rng.normal(size=like.shape)
+        numbers = np.where(rng.random(like.shape) < 0.2, rng.choice(special, like.shape), numbers)
+        feeds["g"] = numbers.astype(dtype.numpy)
+        expected = evaluate(graph, feeds)["dx"]
+        got = run(feeds)["dx"]
+        np.testing.assert_array_equal(got, expected)
+        kept = expected != 0
+        assert got[kept].tobytes() == expected[kept].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(
+    "activation", [leaky_relu, lambda x: elu(x, 2.0), selu, lambda x: celu(x, 0.5)]
+)
+def test_choices_by_a_sign_are_extremes(
+    activation: Callable[[Value], Value], order: int, dtype: DType
+) -> None:
+    x = leaf("x", dtype["n"])
+    y = vjp([activation(x)], [x], [ones_like(x)])[0] if order else activation(x)
+    graph = optimize(Graph("choice", {"y": y}, (x,)))
+    model = to_model(graph)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    choices = [node for node in model.graph.node if node.op_type == "Where"]
+    assert all(constants >= {*node.input[1:]} for node in choices)
+    numbers = [1.5, -2, 0.0, -0.0, np.inf, -np.inf, np.nan, 1e-30, -1e-30, 800, -800, -1e-3]
+    feeds = {"x": np.array(numbers, dtype.numpy)}
+    with np.errstate(over="ignore"):
+        expected = evaluate(graph, feeds)["y"]
+    got = session(model)(feeds)["y"]
+    np.testing.assert_allclose(got, expected, rtol=16 * dtype.eps)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
