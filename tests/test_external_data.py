@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 
 from nncompile.diagnostics.errors import BackendError, FileError
 from nncompile.runtime import Session
+from nncompile.runtime.external_data import check_external_data
 
 WEIGHT = np.arange(4, dtype=np.float32)
 
@@ -121,3 +123,19 @@ def test_what_is_no_file_is_not_waited_for(directory: Path) -> None:
     (directory / "empty.onnx").touch()
     with pytest.raises(BackendError, match=r"empty\.onnx"):
         Session(directory / "empty.onnx")
+
+
+def test_a_path_is_found_wherever_it_stands_in_the_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on the border of two of the parts that a file is looked through in."""
+    monkeypatch.setattr("nncompile.runtime.external_data._WINDOW", mmap.PAGESIZE)
+    made = model(tensor("../secret.bin"))
+    place = made.SerializeToString().index(b"location")
+    for before in (2, 6, 100):  # bytes of the key that are left of the border, if any
+        made.doc_string = ""
+        made.producer_name = "x" * (mmap.PAGESIZE - place - before - 3)
+        path = directory / "net.onnx"
+        path.write_bytes(made.SerializeToString())
+        with pytest.raises(BackendError, match="not a path within the directory"):
+            check_external_data(path)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nncompile.backends.onnx import OPSET, check, to_model
+from nncompile.backends.onnx import OPSET, check, to_model, without_weights, write
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
 from nncompile.compiler.companions import companion, save_beside
@@ -324,11 +324,12 @@ def _export_model(
     if external_data is False:
         _check_size(size, "external_data=True writes them beside it")
         with report.stage("lowering"):
-            proto = to_model(graph, opset, weights, model.metadata)
+            types = {name: graph.leaves[name].type for name in weights}
+            proto = to_model(graph, opset, types, model.metadata)
         report.nodes[f"{model.name}, ONNX"] = len(proto.graph.node)
         with report.stage("checking"):
-            check(proto)
-        return (write_atomically(path, proto.SerializeToString()),)
+            check(without_weights(proto, weights))
+        return (write_atomically(path, lambda file: write(proto, file, weights)),)
 
     def bound(file: Path, directory: Path) -> bytes:
         """The model in `directory`, of the weights in `file` and of no others."""

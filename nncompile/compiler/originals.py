@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,8 +29,11 @@ class OfFile(Protocol):
     def fits_in_its_file(self) -> bool:
         """Whether its weights fit in one file with its nodes."""
 
-    def in_its_file(self, weights: Mapping[str, Array], place: Any = None) -> bytes:
-        """The file with these weights; those in other files `place` puts into another one."""
+    def in_its_file(
+        self, weights: Mapping[str, Array], place: Any = None
+    ) -> Callable[[Path], None]:
+        """A function that writes the file with these weights; those in other files `place` puts
+        into another one."""
 
 
 def inference_target(model: Model) -> tuple[str, str | None]:
@@ -45,9 +48,9 @@ def inference_target(model: Model) -> tuple[str, str | None]:
 
 def original_content(
     model: Model, parameters: ParameterSet | None, seed: int, place: Any = None
-) -> bytes:
-    """The file of the model with its weights, those in other files by `place`. Raises `ModelError`
-    where it has none, or computes something else."""
+) -> Callable[[Path], None]:
+    """What writes the file of the model with its weights, those in other files by `place`. Raises
+    `ModelError` where it has none, or computes something else."""
     if not isinstance(model, OfFile):
         raise ModelError(
             f"model {model.name} was not loaded from an ONNX file", hint='to="onnx" writes one'

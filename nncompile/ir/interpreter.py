@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,22 +70,34 @@ def _evaluate(
 ) -> list[Any]:
     order = toposort(outputs)
     leaves = [v for v in order if isinstance(v.op, Input)]
-    arrays = {v: _fed(v, feeds, double) for v in leaves}
-    sizes = _sizes(leaves, arrays)
-    results: dict[Value, Any] = {v: change(v, x) if change else x for v, x in arrays.items()}
+    fed = {v: _fed(v, feeds, double) for v in leaves}
+    sizes = _sizes(leaves, fed)
+    if change:  # which may draw random numbers: leaves come first
+        order = [*leaves, *(v for v in order if v not in fed)]
+    users = Counter(a for v in order for a in v.args)
+    users.update(outputs)  # which nothing gives up
+    results: dict[Value, Any] = {}
     for v in order:
-        if v not in results:
+        if v in fed:
+            array = fed.pop(v)
+            result = array.astype(np.float64) if double and v.dtype in DOUBLE else array
+        else:
             op = v.op.at(sizes) if sizes else v.op
             op = in_types(op, DOUBLE) if double else op
             try:
                 with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
                     result = computed(op, v.type, *(results[a] for a in v.args))
-                    results[v] = change(v, result) if change else result
                 if v.op.makes:
                     sizes |= _sizes_made(v, result)
             except TypeError:
                 _check_known(v, sizes)
                 raise
+        results[v] = change(v, result) if change else result
+        del result
+        for a in v.args:  # what no later node takes is given up
+            users[a] -= 1
+            if not users[a]:
+                del results[a]
     return [results[v] for v in outputs]
 
 
@@ -128,7 +141,7 @@ def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
             f"{kind} {name!r} has rank {array.ndim}, not {type_.rank}",
             rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
         )
-    return array.astype(np.float64) if double and type_.dtype in DOUBLE else array
+    return array
 
 
 def _sizes(leaves: Sequence[Value], arrays: Mapping[Value, Array]) -> dict[sp.Symbol, Dim]:

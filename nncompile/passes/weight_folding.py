@@ -29,9 +29,10 @@ def bake(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, A
     foldable = _foldable(graph, weights)
     names = {*graph.leaves, *graph.outputs}
     new: dict[Value, Value] = {}
-    arrays = evaluate(foldable, weights, precision=np.float64)
     all_weights = dict(weights)
-    for v, array in zip(foldable, arrays, strict=True):
+    for v in foldable:
+        # One after the other, so that one alone is there in double.
+        array = evaluate(v, weights, precision=np.float64)
         name = unused_name(f"{_largest(v)}_folded", names, "_")
         names.add(name)
         new[v] = Input(name, v.type, "parameter")()

@@ -18,7 +18,8 @@ def initial_values(model: Model, seed: int, shared: bool = False) -> dict[str, A
     feeds = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
     arrays = evaluate(list(expressions.values()), feeds)
     taken = np.asarray if shared else np.array
-    return {path: taken(x, order="C") for path, x in zip(expressions, arrays, strict=True)}
+    # One after the other, so that what is copied does not stay beside the copies of all.
+    return {path: taken(arrays.pop(0), order="C") for path in expressions}
 
 
 def initial_expressions(model: Model) -> dict[str, Value]:

@@ -25,6 +25,8 @@ WEIGHTS = "nncompile.weights"
 """The key under which a model says which weights it was written for: JSON, an id of the content of
 each file by its path from the model."""
 
+_WINDOW = 2**24  # bytes of a file that are looked through at a time: whole pages
+
 
 def check_external_data(model: Path_ | bytes) -> None:
     """Raises `BackendError` where a weight of the model, a file or its bytes, lies anywhere but in
@@ -39,8 +41,20 @@ def check_external_data(model: Path_ | bytes) -> None:
         if not os.fstat(file.fileno()).st_size:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(b"location") >= 0:
+            if _has_locations(content):
                 _check(content[:], Path(model).parent, os.fspath(model))
+
+
+def _has_locations(content: mmap.mmap) -> bool:
+    """Whether the file has the key of a path. What was looked at leaves the memory of the process
+    where the system can: it is there once, and not beside what the model takes."""
+    key = b"location"
+    for start in range(0, len(content), _WINDOW):
+        if content.find(key, start, start + _WINDOW + len(key) - 1) >= 0:
+            return True
+        if hasattr(mmap, "MADV_DONTNEED"):
+            content.madvise(mmap.MADV_DONTNEED, start, min(_WINDOW, len(content) - start))
+    return False
 
 
 def _check(content: bytes, directory: Path, name: str) -> None:

@@ -158,4 +158,28 @@ ONNX_FILES = (
         'likely = "log({x})"',
         "tests/test_cli_onnx.py",
     ),
+    Fault(
+        "nncompile/backends/onnx/serialized.py",
+        "return [tensor.SerializeToString() + prefix(_RAW_DATA, array.nbytes), array]",
+        "return [tensor.SerializeToString() + prefix(_RAW_DATA, array.size), array]",
+        "tests/test_serialized.py",
+    ),
+    Fault(
+        "nncompile/ir/interpreter.py",
+        "            if not users[a]:\n",
+        "            if users[a] < 0:\n",
+        "tests/test_serialized.py",
+    ),
+    Fault(
+        "nncompile/passes/weight_folding.py",
+        "        array = evaluate(v, weights, precision=np.float64)\n",
+        "        array = evaluate(foldable, weights, precision=np.float64)[foldable.index(v)]\n",
+        "tests/test_serialized.py",
+    ),
+    Fault(
+        "nncompile/runtime/external_data.py",
+        "start, start + _WINDOW + len(key) - 1",
+        "start, start + _WINDOW",
+        "tests/test_external_data.py",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from nncompile.backends.onnx.emitter import Emitter
 from nncompile.backends.onnx.model import OPSET, ExternalTensor, check, to_model, to_text
+from nncompile.backends.onnx.serialized import without_weights, write
 from nncompile.backends.onnx.training_info import add_training_info, combined
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "combined",
     "to_model",
     "to_text",
+    "without_weights",
+    "write",
 ]

@@ -20,7 +20,7 @@ from nncompile.ir.dims import Dim, product
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, DType, f64
+from nncompile.ir.types import Array, DType, Type, f64
 
 OPSET = 21
 OPSETS = range(17, 27)  # below, layer normalization is no operator; above, there are no kernels
@@ -37,11 +37,15 @@ class ExternalTensor:
     length: int
 
 
+Weight = Array | ExternalTensor | Type
+"""A weight; of a type alone, it has no elements (see `nncompile.backends.onnx.serialized`)."""
+
+
 @without_collection
 def to_model(
     graph: Graph,
     opset: int = OPSET,
-    initializers: Mapping[str, Array | ExternalTensor] | None = None,
+    initializers: Mapping[str, Weight] | None = None,
     metadata: Mapping[str, str] | None = None,
     bounds: dict[Dim, int] | None = None,
     sizes: Mapping[sp.Symbol, int] | None = None,
@@ -157,12 +161,12 @@ def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) ->
             emitter.nodes.append(helper.make_node("Identity", [source], [name], name))
 
 
-def _check_weights(graph: Graph, weights: Mapping[str, Array | ExternalTensor]) -> None:
+def _check_weights(graph: Graph, weights: Mapping[str, Weight]) -> None:
     for name, weight in weights.items():
         leaf = graph.leaves.get(name)
         if leaf is None:
             continue
-        dtype = weight.dtype.numpy if isinstance(weight, ExternalTensor) else weight.dtype
+        dtype = weight.dtype.numpy if isinstance(weight, ExternalTensor | Type) else weight.dtype
         if dtype != leaf.dtype.numpy or tuple(weight.shape) != leaf.shape:
             raise BackendError(
                 f"the weight {name} has the wrong type",
@@ -170,15 +174,13 @@ def _check_weights(graph: Graph, weights: Mapping[str, Array | ExternalTensor]) 
             )
 
 
-def _initializer(name: str, weight: Array | ExternalTensor) -> TensorProto:
-    if not isinstance(weight, ExternalTensor):
+def _initializer(name: str, weight: Weight) -> TensorProto:
+    if not isinstance(weight, ExternalTensor | Type):
         return numpy_helper.from_array(np.ascontiguousarray(weight).reshape(weight.shape), name)
-    tensor = TensorProto(
-        name=name,
-        data_type=ELEMENT_TYPES[weight.dtype.name],
-        dims=weight.shape,
-        data_location=TensorProto.EXTERNAL,
-    )
+    tensor = TensorProto(name=name, data_type=ELEMENT_TYPES[weight.dtype.name], dims=weight.shape)
+    if isinstance(weight, Type):
+        return tensor
+    tensor.data_location = TensorProto.EXTERNAL
     for key in ("location", "offset", "length"):
         tensor.external_data.add(key=key, value=str(getattr(weight, key)))
     return tensor

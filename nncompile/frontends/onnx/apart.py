@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from nncompile.backends.onnx.serialized import prefix
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH = 7 << 3 | _BYTES  # the tags of fields: of a model,
 _INITIALIZER = 5 << 3 | _BYTES  # of a graph,
@@ -92,9 +94,4 @@ def _varint(content: memoryview, start: int) -> tuple[int, int]:
 
 def _message(tag: int, content: bytes) -> bytes:
     """A field of bytes."""
-    length, size = len(content), bytearray([tag])
-    while length > 127:
-        size.append(length & 127 | 128)
-        length >>= 7
-    size.append(length)
-    return bytes(size) + content
+    return prefix(tag >> 3, len(content)) + content

@@ -7,7 +7,7 @@ import os
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -67,7 +67,7 @@ class ImportedModel(Model):
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / original.path.name  # which random numbers follow from
             place = None if original.is_whole else partial(placed, weights_path(file))
-            file.write_bytes(self.in_its_file(original.resized(self.parameters), place))
+            self.in_its_file(original.resized(self.parameters), place)(file)
             try:
                 again = load_onnx(file, **original.options)
             except CompileError:
@@ -86,9 +86,12 @@ class ImportedModel(Model):
         """Whether its weights fit in one file with its nodes."""
         return self.original is None or self.original.is_whole
 
-    def in_its_file(self, weights: Mapping[str, Any], place: Place | None = None) -> bytes:
-        """The file that it was loaded from, with these weights, where it does not differ; what
-        lies in other files is put into another one by `place`, if that is given."""
+    def in_its_file(
+        self, weights: Mapping[str, Any], place: Place | None = None
+    ) -> Callable[[Path], None]:
+        """A function that writes the file that it was loaded from, with these weights, where it
+        does not differ; what lies in other files is put into another one by `place`, if that is
+        given."""
         assert self.original is not None  # as it does not differ
         return self.original.with_weights(weights, self.predicted_values, place)
 

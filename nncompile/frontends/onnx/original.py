@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from nncompile.backends.onnx import write
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import quantized_again
-from nncompile.frontends.onnx.reading import all_nodes, read_model
+from nncompile.frontends.onnx.reading import all_nodes, model_apart
 from nncompile.frontends.onnx.roles import Stored
+from nncompile.frontends.onnx.stored import read_tensor
 from nncompile.frontends.onnx.tensors import array_of, dtype_from
 from nncompile.ir.graph import input_of
 from nncompile.ir.names import unused_name
@@ -107,10 +110,10 @@ class OriginalFile:
         resized = self.resized(parameters)
         if any(kept.is_quantized and kept.path in resized for kept in self.tensors):
             return "a quantized weight is of another size"
-        model = read_model(self.path)
-        if digest_of(model) != self.digest:
-            return f"{self.path} was changed since it was loaded"
-        training = training_nodes(model)
+        with model_apart(self.path) as (model, _):
+            if digest_of(model) != self.digest:
+                return f"{self.path} was changed since it was loaded"
+            training = training_nodes(model)
         if training:
             return f"it is in training mode, as of {', '.join(training)}"
         sizes = (math.prod(x.shape) * x.dtype.numpy.itemsize for x in parameters.values())
@@ -128,32 +131,41 @@ class OriginalFile:
         weights: Mapping[str, Array],
         outputs: Mapping[str, Value],
         place: Place | None = None,
-    ) -> bytes:
-        """The file, with these numbers of the parameters and states by path; the others as they
-        are. Where they are of other sizes, so are its outputs. What it has in other files, `place`
-        puts into one, by name, and says where it lies; without it, the file is whole. Raises what
-        `read_model` does."""
-        model = read_model(self.path)
-        stored = _Tensors(model, str(self.path.parent), place is not None)
-        for kept in self.tensors:
-            if kept.path not in weights:
-                continue
-            array = weights[kept.path].T if kept.is_transposed else weights[kept.path]
-            if kept.users:
-                stored.split(kept, array)
-            else:
-                stored.put(kept, array)
-        if place is not None:
-            stored.locate(place)
-        if not self.computes(outputs):
-            del model.graph.value_info[:]
-            for formal in model.graph.output:
-                for size, d in zip(
-                    outputs[formal.name].shape, formal.type.tensor_type.shape.dim, strict=False
-                ):
-                    if isinstance(size, int):
-                        d.dim_value = size
-        return bytes(model.SerializeToString())
+    ) -> Callable[[Path], None]:
+        """A function that writes the file, with these numbers of the parameters and states by
+        path; the others as they are. Where they are of other sizes, so are its outputs. What it has
+        in other files, `place` puts into one, by name, and says where it lies; without it, the file
+        is whole. The function raises what `read_model` does."""
+        return partial(self._write, weights, outputs, place)
+
+    def _write(
+        self,
+        weights: Mapping[str, Array],
+        outputs: Mapping[str, Value],
+        place: Place | None,
+        file: Path,
+    ) -> None:
+        with model_apart(self.path) as (model, apart):
+            stored = _Tensors(model, str(self.path.parent), place is not None, apart)
+            for kept in self.tensors:
+                if kept.path not in weights:
+                    continue
+                array = weights[kept.path].T if kept.is_transposed else weights[kept.path]
+                if kept.users:
+                    stored.split(kept, array)
+                else:
+                    stored.put(kept, array)
+            if place is not None:
+                stored.locate(place)
+            if not self.computes(outputs):
+                del model.graph.value_info[:]
+                for formal in model.graph.output:
+                    for size, d in zip(
+                        outputs[formal.name].shape, formal.type.tensor_type.shape.dim, strict=False
+                    ):
+                        if isinstance(size, int):
+                            d.dim_value = size
+            write(model, file, stored.elements)
 
 
 def _restored(
@@ -196,8 +208,18 @@ def training_nodes(model: onnx.ModelProto) -> list[str]:
 class _Tensors:
     """The tensors that a file stores, to be replaced."""
 
-    def __init__(self, model: onnx.ModelProto, directory: str, beside: bool) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        directory: str,
+        beside: bool,
+        apart: Mapping[str, memoryview],
+    ) -> None:
         self.graph = model.graph
+        # Those of initializers that are apart from the model.
+        self.elements: dict[str, Array | memoryview] = dict(apart)
+        self._apart = apart
+        self._initializers = {t.name for t in model.graph.initializer}
         self.outside: dict[str, Array] = {}  # of those in other files that are to stay in one
         self.directory = directory
         self.by_name = {t.name: t for t in model.graph.initializer}
@@ -254,14 +276,21 @@ class _Tensors:
             array = array.astype(dtype, copy=False)
         if kept.name in self.external:
             self.outside[kept.name] = np.ascontiguousarray(array)
-        elif not np.array_equal(array_of(tensor, self.directory), array):
+        elif np.array_equal(self._numbers(kept.name), array):
+            return
+        elif kept.name in self._initializers:
+            tensor.CopyFrom(
+                onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape)
+            )
+            self.elements[kept.name] = array
+        else:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
             if kept.name in self.attributes:
                 self.attributes[kept.name].floats[:] = array.reshape(-1).tolist()
 
     def split(self, kept: Kept, array: Array) -> None:
         """Gives the nodes that take the tensor one of their own, where it is of other numbers."""
-        shared = array_of(self.by_name[kept.name], self.directory)
+        shared = self._numbers(kept.name)
         if np.array_equal(shared, array):
             return
         name = unused_name(f"{kept.name}.{kept.users[0][1]}", self.by_name, ".")
@@ -275,5 +304,12 @@ class _Tensors:
     def _quantized(self, name: str, dtype: np.dtype[Any], array: Array) -> Array:
         """Floats as the integers of which the file stores them."""
         node = next(n for n in all_nodes(self.graph) if n.input and n.input[0] == name)
-        numbers = [array_of(self.by_name[n], self.directory) for n in node.input[1:] if n]
+        numbers = [self._numbers(n) for n in node.input[1:] if n]
         return quantized_again(node, array, dtype, numbers)
+
+    def _numbers(self, name: str) -> Array:
+        """The numbers of a tensor, as they are to be written now."""
+        new = self.elements.get(name)
+        if isinstance(new, np.ndarray):
+            return new
+        return read_tensor(self.by_name[name], self.directory, self._apart)

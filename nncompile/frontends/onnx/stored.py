@@ -52,7 +52,7 @@ def stored_tensors(
                 raise Refused(
                     f"this machine does not have the memory for {tensor.name!r} and what is before"
                 )
-            array = _read(tensor, directory, {} if tensor.name in taken else apart)
+            array = read_tensor(tensor, directory, {} if tensor.name in taken else apart)
         except Refused as error:
             refusal = Refusal("initializer", 0, (), tensor.name, error.reason)
             importer.refusals.append(refusal)
@@ -83,7 +83,7 @@ def _of_linear_models(graph: onnx.GraphProto) -> Iterator[Stored]:
             yield Stored(name, array, [(node, i)])
 
 
-def _read(tensor: onnx.TensorProto, directory: str, apart: Mapping[str, memoryview]) -> Array:
+def read_tensor(tensor: onnx.TensorProto, directory: str, apart: Mapping[str, memoryview]) -> Array:
     """The numbers of a tensor, which may be `apart` from it."""
     content = None if tensor.HasField("raw_data") else apart.get(tensor.name)
     array = array_of(tensor, directory, content)
