@@ -3,6 +3,7 @@
 
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
+#include "recurrent_operators.h"
 
 namespace nnk {
 
@@ -11,6 +12,10 @@ const KernelType kKernelTypes[] = {
     {"ConvolutionInputGradient", "ff", "f", made<ConvolutionInputGradient>},
     {"ConvolutionWeightGradient", "ff", "f", made<ConvolutionWeightGradient>},
     {"Elementwise", "*+", "f+", made<Elementwise>},
+    {"Gru", "*+", "f+", made<Gru>},
+    {"GruGradient", "*+", "f+", made<GruBackward>},
+    {"Lstm", "*+", "f+", made<Lstm>},
+    {"LstmGradient", "*+", "f+", made<LstmBackward>},
     {nullptr, nullptr, nullptr, nullptr},
 };
 

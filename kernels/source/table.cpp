@@ -8,6 +8,7 @@
 namespace nnk::NNK_NAMESPACE {
 
 extern const ConvolutionKernels kConvolution;
+extern const RecurrentKernels kRecurrent;
 Step elementwise_step(const char* name);
 
 namespace {
@@ -26,6 +27,7 @@ const Table kTable = {
     NNK_TEXT(NNK_NAMESPACE),
     multiply_strided,
     &kConvolution,
+    &kRecurrent,
     elementwise_step,
 };
 
