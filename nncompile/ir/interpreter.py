@@ -82,16 +82,9 @@ def _evaluate(
             array = fed.pop(v)
             result = array.astype(np.float64) if double and v.dtype in DOUBLE else array
         else:
-            op = v.op.at(sizes) if sizes else v.op
-            op = in_types(op, DOUBLE) if double else op
-            try:
-                with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
-                    result = computed(op, v.type, *(results[a] for a in v.args))
-                if v.op.makes:
-                    sizes |= _sizes_made(v, result)
-            except TypeError:
-                _check_known(v, sizes)
-                raise
+            result = _computed(v, results, sizes, double)
+            if v.op.makes:
+                sizes |= _sizes_made(v, result)
         results[v] = change(v, result) if change else result
         del result
         for a in v.args:  # what no later node takes is given up
@@ -99,6 +92,20 @@ def _evaluate(
             if not users[a]:
                 del results[a]
     return [results[v] for v in outputs]
+
+
+def _computed(
+    v: Value, results: Mapping[Value, Any], sizes: Mapping[sp.Symbol, Dim], double: bool
+) -> Any:
+    """The result of one node. Raises `FeedError` for a size that the data do not determine."""
+    op = v.op.at(sizes) if sizes else v.op
+    op = in_types(op, DOUBLE) if double else op
+    try:
+        with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
+            return computed(op, v.type, *(results[a] for a in v.args))
+    except TypeError:
+        _check_known(v, sizes)
+        raise
 
 
 def _sizes_made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
