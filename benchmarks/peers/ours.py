@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.peers.base import Absent, Plain, State, installed
+from benchmarks.peers.base import Absent, Lacking, Plain, State, installed
 from benchmarks.workloads import Array, Batch, Workload, inputs_of
 from nncompile import export
 from nncompile.compiler.compile import compile_step
+from nncompile.runtime.native import native_library
 
 KERNELS = "nncompile_kernels"
 
@@ -29,12 +30,15 @@ class Ours:
     def start(self, threads: int) -> None:
         if self.native:
             installed(KERNELS)
-            raise Absent("steps do not take native kernels yet")
+            if native_library() is None:
+                raise Absent("this onnxruntime does not take the native kernels")
 
     def training(self, workload: Workload, state: State, threads: int) -> _Step:
-        return _Step(workload, state, threads)
+        return _Step(workload, state, threads, self.native)
 
     def inference(self, workload: Workload, state: State, threads: int) -> _Inference:
+        if self.native:
+            raise Lacking("files of inference call no kernels")
         return _Inference(workload, state, threads)
 
     def finish(self) -> None:
@@ -42,8 +46,9 @@ class Ours:
 
 
 class _Step(Plain):
-    def __init__(self, workload: Workload, state: State, threads: int) -> None:
-        self.runner = compile_step(workload.recipe()).runner(state, threads=threads)
+    def __init__(self, workload: Workload, state: State, threads: int, native: bool) -> None:
+        compiled = compile_step(workload.recipe())
+        self.runner = compiled.runner(state, threads=threads, native=native)
 
     def call(self, batch: Batch) -> Callable[[], Any]:
         step = self.runner.step

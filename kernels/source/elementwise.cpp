@@ -16,22 +16,24 @@ namespace {
 
 template <class Result, class Number, class Body>
 inline __attribute__((always_inline)) void loop(long count, void* to, const void* a, const void* b,
-                                                const void* c, Body body) {
+                                                const void* c, const void* d, Body body) {
   Result* result = static_cast<Result*>(to);
   const Number* x = static_cast<const Number*>(a);
   const Number* y = static_cast<const Number*>(b);
   const Number* z = static_cast<const Number*>(c);
+  const Number* u = static_cast<const Number*>(d);
 #pragma GCC ivdep
-  for (long i = 0; i < count; i++) result[i] = body(x, y, z, i);
+  for (long i = 0; i < count; i++) result[i] = body(x, y, z, u, i);
 }
 
-#define NNK_STEP(NAME, RESULT, EXPRESSION)                                                \
-  template <class T>                                                                      \
-  void NAME(long count, void* to, const void* a, const void* b, const void* c) {          \
-    loop<RESULT, T>(count, to, a, b, c, [](const T* x, const T* y, const T* z, long i) {  \
-      (void)x, (void)y, (void)z;                                                          \
-      return EXPRESSION;                                                                  \
-    });                                                                                   \
+#define NNK_STEP(NAME, RESULT, EXPRESSION)                                                        \
+  template <class T>                                                                              \
+  void NAME(long count, void* to, const void* a, const void* b, const void* c, const void* d) {   \
+    loop<RESULT, T>(count, to, a, b, c, d,                                                        \
+                    [](const T* x, const T* y, const T* z, const T* u, long i) {                  \
+                      (void)x, (void)y, (void)z, (void)u;                                         \
+                      return EXPRESSION;                                                          \
+                    });                                                                           \
   }
 
 using Bool = uint8_t;
@@ -43,6 +45,10 @@ NNK_STEP(div, T, T(x[i] / y[i]))
 NNK_STEP(mul_add, T, T(x[i] * y[i] + z[i]))
 NNK_STEP(mul_sub, T, T(x[i] * y[i] - z[i]))
 NNK_STEP(sub_mul, T, T(z[i] - x[i] * y[i]))
+NNK_STEP(mul_add_mul, T, T(x[i] * y[i] + z[i] * u[i]))
+NNK_STEP(mul_div, T, T(x[i] * y[i] / z[i]))
+NNK_STEP(mul_div_add, T, T(x[i] * y[i] / z[i] + u[i]))
+NNK_STEP(sqrt_add, T, T(root(x[i]) + y[i]))
 NNK_STEP(neg, T, T(-x[i]))
 NNK_STEP(abs, T, T(x[i] < 0 ? -x[i] : x[i] + T(0)))
 NNK_STEP(sign, T, T(x[i] > 0 ? T(1) : x[i] < 0 ? T(-1) : x[i] * T(0)))
@@ -75,7 +81,7 @@ NNK_STEP(pow, T, T(sizeof(T) == 4 ? __builtin_powf(float(x[i]), float(y[i])) : _
 
 // a[i] ? b[i] : c[i], a being bytes.
 template <class T>
-void where(long count, void* to, const void* a, const void* b, const void* c) {
+void where(long count, void* to, const void* a, const void* b, const void* c, const void*) {
   T* result = static_cast<T*>(to);
   const Bool* is = static_cast<const Bool*>(a);
   const T* x = static_cast<const T*>(b);
@@ -88,7 +94,7 @@ void where(long count, void* to, const void* a, const void* b, const void* c) {
 }
 
 template <class From, class To>
-void cast(long count, void* to, const void* a, const void*, const void*) {
+void cast(long count, void* to, const void* a, const void*, const void*, const void*) {
   To* result = static_cast<To*>(to);
   const From* x = static_cast<const From*>(a);
 #pragma GCC ivdep
@@ -96,7 +102,7 @@ void cast(long count, void* to, const void* a, const void*, const void*) {
 }
 
 template <class From>
-void to_bool(long count, void* to, const void* a, const void*, const void*) {
+void to_bool(long count, void* to, const void* a, const void*, const void*, const void*) {
   Bool* result = static_cast<Bool*>(to);
   const From* x = static_cast<const From*>(a);
 #pragma GCC ivdep
@@ -105,19 +111,19 @@ void to_bool(long count, void* to, const void* a, const void*, const void*) {
 
 // One number as often as asked for.
 template <class T>
-void fill(long count, void* to, const void* a, const void*, const void*) {
+void fill(long count, void* to, const void* a, const void*, const void*, const void*) {
   T* result = static_cast<T*>(to);
   const T x = *static_cast<const T*>(a);
   for (long i = 0; i < count; i++) result[i] = x;
 }
 
 template <class T>
-void copy(long count, void* to, const void* a, const void*, const void*) {
+void copy(long count, void* to, const void* a, const void*, const void*, const void*) {
   std::memcpy(to, a, size_t(count) * sizeof(T));
 }
 
 // A copy of floats that goes past the caches, where nobody reads it soon.
-void stream(long count, void* to, const void* a, const void*, const void*) {
+void stream(long count, void* to, const void* a, const void*, const void*, const void*) {
   float* result = static_cast<float*>(to);
   const float* x = static_cast<const float*>(a);
 #if defined(__SSE__)
@@ -148,6 +154,13 @@ void stream(long count, void* to, const void* a, const void*, const void*) {
 #endif
 }
 
+// Asks for what is read eight blocks later.
+template <class T>
+void prefetch(long count, void*, const void* a, const void*, const void*, const void*) {
+  const char* from = static_cast<const char*>(a) + 8 * kStreamedBlock * sizeof(T);
+  for (long i = 0; i < count * long(sizeof(T)); i += 64) __builtin_prefetch(from + i);
+}
+
 struct Named {
   const char* name;
   Step step;
@@ -165,7 +178,9 @@ struct Named {
 
 const Named kSteps[] = {
     NNK_NUMBERS(add), NNK_NUMBERS(sub), NNK_NUMBERS(mul), NNK_REALS(div), NNK_REALS(mul_add),
-    NNK_REALS(mul_sub), NNK_REALS(sub_mul), NNK_REALS(neg), NNK_REALS(abs), NNK_REALS(sign),
+    NNK_REALS(mul_sub), NNK_REALS(sub_mul),
+    NNK_REALS(mul_add_mul), NNK_REALS(mul_div), NNK_REALS(mul_div_add), NNK_REALS(sqrt_add),
+    NNK_ALL(prefetch), NNK_REALS(neg), NNK_REALS(abs), NNK_REALS(sign),
     NNK_NUMBERS(max), NNK_NUMBERS(min), NNK_REALS(relu), NNK_ALL(less), NNK_ALL(less_equal),
     NNK_ALL(equal), NNK_REALS(is_nan), {"not.b", logical_not<Bool>}, {"and.b", bit_and<Bool>},
     {"or.b", bit_or<Bool>}, {"xor.b", bit_xor<Bool>}, NNK_WHOLES(bit_and), NNK_WHOLES(bit_or),

@@ -3,12 +3,13 @@
 
 namespace nnk {
 
-// How many numbers a block has at most.
-constexpr long kBlock = 512;
+// How many numbers a block has at most, and where results go past the caches.
+constexpr long kBlock = 256, kStreamedBlock = 128;
 
-// to[i] = operation(a[i], b[i], c[i]) for i < count; `to` may be one of the others. An operation
-// with fewer arguments ignores the rest.
-using Step = void (*)(long count, void* to, const void* a, const void* b, const void* c);
+// to[i] = operation(a[i], b[i], c[i], d[i]) for i < count; `to` may be one of the others. An
+// operation with fewer arguments ignores the rest.
+using Step = void (*)(long count, void* to, const void* a, const void* b, const void* c,
+                      const void* d);
 
 // Letters of element types: f float32, d float64, l int64, i int32, u uint32, b bool (a byte).
 constexpr int size_of(char letter) {

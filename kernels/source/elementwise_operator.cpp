@@ -10,8 +10,8 @@
 namespace nnk {
 namespace {
 
-// Outputs of a run that together are larger go past the caches.
-constexpr long kStreamed = 16 << 20;  // bytes
+// Bytes of outputs beyond which they go past the caches: of all such calls of a model, and of one.
+constexpr long kStreamedTogether = 12 << 20, kStreamed = 256 << 10;
 constexpr double kNanoseconds = 0.05;  // of an operation on one number
 
 char letter_of(ort::Type type) {
@@ -39,12 +39,13 @@ Elementwise::Elementwise(const Attributes& attributes)
       own_(int(attributes.integer("own", 0))),
       groups_(int(attributes.integer("groups", 1))),
       inputs_(shared_ + own_),
+      together_(long(attributes.integer("together", 0))),
       letters_(attributes.text("types")) {
   for (int64_t each : attributes.integers("results")) outputs_.push_back(int(each));
   if (shared_ < 0 || own_ < 1 || groups_ < 1 || outputs_.empty() || int(letters_.size()) != inputs_)
     throw Problem("Elementwise: attributes that do not fit each other");
   parse(attributes.text("program"));
-  join_products();
+  join();
 }
 
 void Elementwise::parse(const std::string& text) {
@@ -72,7 +73,7 @@ void Elementwise::parse(const std::string& text) {
           throw Problem("Elementwise: " + line + " needs a value that is not there");
         operation.arguments.push_back(argument);
       }
-      if (operation.arguments.empty() || operation.arguments.size() > 3 || !step(operation))
+      if (operation.arguments.empty() || operation.arguments.size() > 4 || !step(operation))
         throw Problem("Elementwise: no operation is called " + word);
     }
     operations_.push_back(operation);
@@ -88,25 +89,49 @@ Step Elementwise::step(const Operation& operation) const {
   return table().elementwise(name.c_str());
 }
 
-// A product that is only added to something, or taken from it, is computed together with that, with
-// both roundings.
-void Elementwise::join_products() {
-  std::vector<int> uses(inputs_ + operations_.size());
+// Puts an argument that nothing else needs into the operation that needs it, if that is called
+// `name`: its arguments come first. Both roundings stay.
+bool Elementwise::join(Operation& into, int side, const char* name, const char* joined) {
+  const int place = into.arguments[size_t(side)] - inputs_;
+  if (place < 0 || operations_[size_t(place)].name != name) return false;
+  if (uses_[size_t(place + inputs_)] != 1) return false;
+  Operation& argument = operations_[size_t(place)];
+  std::vector<int> arguments = argument.arguments;
+  for (int i = 0; i < int(into.arguments.size()); i++)
+    if (i != side) arguments.push_back(into.arguments[size_t(i)]);
+  into.name = joined;
+  into.arguments = arguments;
+  argument.used = false;
+  return true;
+}
+
+// Operations that follow each other become one, so that fewer results go through the cache.
+void Elementwise::join() {
+  uses_.assign(size_t(inputs_) + operations_.size(), 0);
   for (const Operation& operation : operations_)
-    for (int argument : operation.arguments) uses[argument]++;
-  for (int output : outputs_) uses[output] += 2;
-  for (Operation& sum : operations_) {
-    const bool adds = sum.name == "add", subtracts = sum.name == "sub";
-    if ((!adds && !subtracts) || (sum.operand != 'f' && sum.operand != 'd')) continue;
-    for (int side : {0, 1}) {
-      const int place = sum.arguments[side] - inputs_;
-      if (place < 0 || operations_[place].name != "mul" || uses[place + inputs_] != 1) continue;
-      Operation& product = operations_[place];
-      const int other = sum.arguments[1 - side];
-      sum.name = adds ? "mul_add" : side == 0 ? "mul_sub" : "sub_mul";
-      sum.arguments = {product.arguments[0], product.arguments[1], other};
-      product.used = false;
-      break;
+    for (int argument : operation.arguments) uses_[size_t(argument)]++;
+  for (int output : outputs_) uses_[size_t(output)] += 2;
+  for (Operation& each : operations_) {
+    if (each.operand != 'f' && each.operand != 'd') continue;
+    if (each.name == "div") {
+      join(each, 0, "mul", "mul_div");
+    } else if (each.name == "sub") {
+      join(each, 0, "mul", "mul_sub") || join(each, 1, "mul", "sub_mul");
+    } else if (each.name == "add") {
+      for (const auto& [name, joined] : {std::pair("mul_div", "mul_div_add"),
+                                         std::pair("mul", "mul_add"), std::pair("sqrt", "sqrt_add")})
+        if (join(each, 0, name, joined) || join(each, 1, name, joined)) break;
+      if (each.name == "mul_add") {
+        // a·b + c·d: the second product's arguments come last.
+        std::vector<int>& arguments = each.arguments;
+        const std::vector<int> first(arguments.begin(), arguments.begin() + 2);
+        std::vector<int> second = {arguments[2]};
+        arguments = second;
+        if (join(each, 0, "mul", "mul_add_mul"))
+          arguments.insert(arguments.begin(), first.begin(), first.end());
+        else
+          arguments = {first[0], first[1], second[0]};
+      }
     }
   }
 }
@@ -222,17 +247,35 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
                                  [&](int argument) { return uniform[argument]; });
     if (uniform[value]) plan.before.push_back(make(i, true));
   }
-  for (int i = 0; i < int(operations_.size()); i++)
-    if (operations_[i].used && !uniform[inputs_ + i]) plan.block.push_back(make(i, false));
-  for (int i = 0; i < int(outputs_.size()); i++) {
-    const Place& place = places[outputs_[i]];
-    if (place.where == Place::kOutput && place.number == i) continue;
-    Instruction copy;
-    copy.step = table().elementwise(streams ? "stream.f" : "copy.f");
-    copy.from[0] = place;
-    copy.to = Place{Place::kOutput, i, 4};
-    plan.block.push_back(copy);
+  plan.length = streams ? kStreamedBlock : kBlock;
+  const auto ask_ahead = [&](int i) {  // for inputs that are not read again in this block
+    for (int argument : operations_[i].arguments) {
+      if (argument >= inputs_ || kinds[argument] != kWhole || last[argument] != i) continue;
+      Instruction ahead;
+      ahead.step = table().elementwise((std::string("prefetch.") + letters_[argument]).c_str());
+      ahead.to = ahead.from[0] = places[argument];
+      plan.block.push_back(ahead);
+    }
+  };
+  const auto give_out = [&](int value) {
+    for (int i = 0; i < int(outputs_.size()); i++) {
+      const Place& place = places[value];
+      if (outputs_[i] != value || (place.where == Place::kOutput && place.number == i)) continue;
+      Instruction copy;
+      copy.step = table().elementwise(streams ? "stream.f" : "copy.f");
+      copy.from[0] = place;
+      copy.to = Place{Place::kOutput, i, 4};
+      plan.block.push_back(copy);
+    }
+  };
+  for (int i = 0; i < int(operations_.size()); i++) {
+    if (!operations_[i].used || uniform[inputs_ + i]) continue;
+    plan.block.push_back(make(i, false));
+    give_out(inputs_ + i);
+    if (streams) ask_ahead(i);
   }
+  for (int value = 0; value < count; value++)  // what no block computes
+    if (value < inputs_ || uniform[value]) give_out(value);
   plan.bytes = buffers.bytes;
 }
 
@@ -270,8 +313,9 @@ Elementwise::Group Elementwise::group(const Call& call, int number) const {
     kinds.push_back(tensor.count() == group.count ? kWhole
                     : tensor.count() == 1         ? kNumber
                                                   : kRepeated);
-  const long bytes = group.count * long(outputs_.size()) * 4 * groups_;
-  group.plan = plan(kinds, bytes > kStreamed);
+  const long bytes = group.count * long(outputs_.size()) * 4;
+  const bool streams = bytes > kStreamed && std::max(bytes, together_) > kStreamedTogether;
+  group.plan = plan(kinds, streams);
   return group;
 }
 
@@ -324,7 +368,7 @@ void Elementwise::run_blocks(const Group& group, long first, long last) const {
   const Plan& plan = *group.plan;
   char* buffers = reinterpret_cast<char*>(scratch(0, plan.bytes / 4 + 1));
   if (!buffers) throw Problem("Elementwise: not enough memory");
-  const long widest = std::min(kBlock, group.count - first * kBlock);
+  const long widest = std::min(plan.length, group.count - first * plan.length);
   long start = 0;
   const auto pointer = [&](const Place& place) -> char* {
     switch (place.where) {
@@ -347,21 +391,21 @@ void Elementwise::run_blocks(const Group& group, long first, long last) const {
     else if (fill.step == table().elementwise("fill.f")) std::memcpy(bytes, &single, 4);
     else if (fill.to.size == 4) std::memcpy(bytes, &bits, 4);
     else bytes[0] = truth;
-    fill.step(widest, pointer(fill.to), bytes, nullptr, nullptr);
+    fill.step(widest, pointer(fill.to), bytes, nullptr, nullptr, nullptr);
   }
   for (const auto& [input, place] : plan.numbers) {
     const char letter = letters_[input];
     table().elementwise((std::string("fill.") + letter).c_str())(
-        widest, pointer(place), group.inputs[input].data, nullptr, nullptr);
+        widest, pointer(place), group.inputs[input].data, nullptr, nullptr, nullptr);
   }
   const auto run = [&](const Instruction& each, long count) {
     each.step(count, pointer(each.to), pointer(each.from[0]), pointer(each.from[1]),
-              pointer(each.from[2]));
+              pointer(each.from[2]), pointer(each.from[3]));
   };
   for (const Instruction& each : plan.before) run(each, widest);
   for (long block = first; block < last; block++) {
-    start = block * kBlock;
-    const long count = std::min(kBlock, group.count - start);
+    start = block * plan.length;
+    const long count = std::min(plan.length, group.count - start);
     for (const auto& [input, place] : plan.repeated)
       spread(group.inputs[input], group.rank, group.sizes, start, count, place.size, pointer(place));
     for (const Instruction& each : plan.block) run(each, count);
@@ -375,7 +419,8 @@ void Elementwise::run(const Call& call) const {
   for (int i = 0; i < groups_; i++) {
     groups.push_back(group(call, i));
     total += groups.back().count;
-    blocks += (groups.back().count + kBlock - 1) / kBlock;
+    const long length = groups.back().plan->length;
+    blocks += (groups.back().count + length - 1) / length;
     ends.push_back(blocks);
   }
   const double work = double(total) * double(operations_.size()) * kNanoseconds;

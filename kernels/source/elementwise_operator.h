@@ -45,7 +45,7 @@ class Elementwise final : public Kernel {
 
   struct Instruction {
     Step step = nullptr;
-    Place to, from[3];
+    Place to, from[4];
   };
 
   // What is run for groups whose inputs are of the same kinds.
@@ -53,13 +53,15 @@ class Elementwise final : public Kernel {
     std::vector<Instruction> before, block;  // once, and for each block
     std::vector<std::pair<int, Place>> repeated, numbers;  // inputs to be spread into buffers
     std::vector<std::pair<double, Instruction>> constants;
-    long bytes = 0;  // of the buffers
+    long bytes = 0;   // of the buffers
+    long length = 0;  // of a block
   };
 
   struct Group;
 
   void parse(const std::string& text);
-  void join_products();
+  void join();
+  bool join(Operation& into, int side, const char* name, const char* joined);
   Step step(const Operation& operation) const;
   std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams) const;
   void make_plan(const std::vector<Kind>& kinds, bool streams, Plan& plan) const;
@@ -67,9 +69,11 @@ class Elementwise final : public Kernel {
   void run_blocks(const Group& group, long first, long last) const;
 
   int shared_, own_, groups_, inputs_;
+  long together_;  // bytes of what this and other such calls of the model give
   std::string letters_;  // element types of the inputs
   std::vector<int> outputs_;
   std::vector<Operation> operations_;
+  std::vector<int> uses_;  // of each value
   mutable std::mutex mutex_;
   mutable std::map<std::pair<std::vector<Kind>, bool>, std::shared_ptr<const Plan>> plans_;
 };

@@ -12,6 +12,15 @@ namespace nnk::NNK_NAMESPACE {
 NNK_INLINE float root(float x) { return __builtin_sqrtf(x); }
 NNK_INLINE double root(double x) { return __builtin_sqrt(x); }
 
+// a·b + c, rounded once where the processor does that.
+NNK_INLINE float joined(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 NNK_INLINE float of_bits(uint32_t bits) {
   float x;
   __builtin_memcpy(&x, &bits, sizeof x);
@@ -29,16 +38,16 @@ NNK_INLINE uint32_t bits_of(float x) {
 // exponent of their own.
 NNK_INLINE float exponential(float x) {
   const float bounded = x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x;
-  const float shifted = bounded * 1.44269504f + 12582912.0f;  // 1.5·2²³: rounds to a whole number
+  const float shifted = joined(bounded, 1.44269504f, 12582912.0f);  // 1.5·2²³: rounds to a whole number
   const float n = shifted - 12582912.0f;
-  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float r = joined(n, 2.12194440e-4f, joined(n, -0.693359375f, bounded));
   float series = 1.9841270e-4f;
-  series = series * r + 1.3888889e-3f;
-  series = series * r + 8.3333333e-3f;
-  series = series * r + 4.1666667e-2f;
-  series = series * r + 1.6666667e-1f;
-  series = series * r + 0.5f;
-  const float value = (series * r * r + r) + 1.0f;
+  series = joined(series, r, 1.3888889e-3f);
+  series = joined(series, r, 8.3333333e-3f);
+  series = joined(series, r, 4.1666667e-2f);
+  series = joined(series, r, 1.6666667e-1f);
+  series = joined(series, r, 0.5f);
+  const float value = joined(series * r, r, r) + 1.0f;
   const int32_t whole = int32_t(n), half = whole >> 1;
   const float first = of_bits(uint32_t(half + 127) << 23);
   const float second = of_bits(uint32_t(whole - half + 127) << 23);
@@ -56,9 +65,9 @@ NNK_INLINE float logarithm(float x) {
   const float e = float(shift) - (tiny ? 23.0f : 0.0f);
   const float f = m - 1.0f, s = f / (2.0f + f), z = s * s;
   float series = 0.24279078841f;
-  series = series * z + 0.28498786688f;
-  series = series * z + 0.40000972152f;
-  series = series * z + 0.66666662693f;
+  series = joined(series, z, 0.28498786688f);
+  series = joined(series, z, 0.40000972152f);
+  series = joined(series, z, 0.66666662693f);
   const float half = 0.5f * f * f;
   const float value = e * 0.693359375f + (f - (half - (s * (half + series * z) - e * 2.12194440e-4f)));
   const float limit = x == 0.0f ? -__builtin_inff() : x < 0.0f ? __builtin_nanf("") : x;
@@ -69,11 +78,11 @@ NNK_INLINE float logarithm(float x) {
 NNK_INLINE float hyperbolic_tangent(float x) {
   const float size = x < 0 ? -x : x, z = x * x;
   float series = -5.70498872745e-3f;
-  series = series * z + 2.06390887954e-2f;
-  series = series * z - 5.37397155531e-2f;
-  series = series * z + 1.33314422036e-1f;
-  series = series * z - 3.33332819422e-1f;
-  const float near = series * z * x + x;
+  series = joined(series, z, 2.06390887954e-2f);
+  series = joined(series, z, -5.37397155531e-2f);
+  series = joined(series, z, 1.33314422036e-1f);
+  series = joined(series, z, -3.33332819422e-1f);
+  const float near = joined(series * z, x, x);
   const float bounded = size > 10.0f ? 10.0f : size;
   const float far = 1.0f - 2.0f / (exponential(2.0f * bounded) + 1.0f);
   const float result = size < 0.625f ? near : x < 0 ? -far : far;
@@ -86,21 +95,21 @@ NNK_INLINE float logistic_function(float x) { return 1.0f / (1.0f + exponential(
 NNK_INLINE float error_function(float x) {
   const float size = x < 0 ? -x : x, z = x * x;
   float near = -5.99104969e-4f;
-  near = near * z + 4.99339588e-3f;
-  near = near * z - 2.67667342e-2f;
-  near = near * z + 1.12818025e-1f;
-  near = near * z - 3.76124859e-1f;
-  near = near * z + 1.28379151e-1f;
-  near = near * x + x;
+  near = joined(near, z, 4.99339588e-3f);
+  near = joined(near, z, -2.67667342e-2f);
+  near = joined(near, z, 1.12818025e-1f);
+  near = joined(near, z, -3.76124859e-1f);
+  near = joined(near, z, 1.28379151e-1f);
+  near = joined(near, x, x);
   const float bounded = size > 3.925f ? 3.925f : size;
   float far = 1.72948930e-5f;
-  far = far * bounded - 3.83208680e-4f;
-  far = far * bounded + 3.88393435e-3f;
-  far = far * bounded - 2.42545605e-2f;
-  far = far * bounded + 1.06777847e-1f;
-  far = far * bounded + 6.34846687e-1f;
-  far = far * bounded + 1.28717512e-1f;
-  far = far * bounded + bounded;
+  far = joined(far, bounded, -3.83208680e-4f);
+  far = joined(far, bounded, 3.88393435e-3f);
+  far = joined(far, bounded, -2.42545605e-2f);
+  far = joined(far, bounded, 1.06777847e-1f);
+  far = joined(far, bounded, 6.34846687e-1f);
+  far = joined(far, bounded, 1.28717512e-1f);
+  far = joined(far, bounded, bounded);
   far = 1.0f - exponential(-far);
   const float result = size < 0.921875f ? near : x < 0 ? -far : far;
   return x != x ? x : result;

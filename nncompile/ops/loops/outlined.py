@@ -116,7 +116,8 @@ class Elementwise(Outlined):
         return found
 
     def native(self, *types: Any) -> Kernel | None:
-        return Kernel(self.kernel, shared=self.shared, own=self.own, groups=self.groups)
+        counts = {"shared": self.shared, "own": self.own, "groups": self.groups}
+        return Kernel(self.kernel, **counts, **dict(self.options))
 
     def numpy(self, *arrays: Any) -> tuple[Any, ...]:
         found: list[Any] = []

@@ -25,6 +25,8 @@ FEWEST = 2  # operations on tensors that are worth a call, and
 FEWEST_ON_NUMBERS = 4  # those on single numbers, which take no longer than a node does
 SMALL = 2**16  # elements: larger tensors have calls of their own, while they are in the cache
 
+LARGE = 2**20  # bytes of state that no first or second cache holds
+
 Supports = Callable[[Value], bool]
 
 
@@ -134,12 +136,18 @@ def _rebuilt(
     new: dict[Value, Value] = {}
     sites = current_locations()
 
+    kept = set(wanted)
+    state = sum(_bytes(v) for c in clusters for v in c.results if v in kept)
+
+    def state_bytes(cluster: Cluster) -> int:
+        return 0 if kept.isdisjoint(cluster.results) else state
+
     def make(v: Value) -> None:
         with located(sites.location(v)):
             if v not in of:
                 new[v] = rebuilt(v, [new[a] for a in v.args])
             elif not of[v].results or of[v].results[0] not in new:
-                new.update(_called([of[v]], (), new))
+                new.update(_called([of[v]], (), new, state_bytes(of[v])))
 
     waiting: dict[Value, None] = {}
     for v in sorted(nodes, key=levels.__getitem__):  # keeps the order within a level
@@ -149,11 +157,16 @@ def _rebuilt(
             make(v)
     for group, shared in _groups({id(of[v]): of[v] for v in last}.values()):
         with located(sites.location(group[0].results[0])):
-            new.update(_called(group, shared, new))
+            new.update(_called(group, shared, new, state_bytes(group[0])))
     for v in waiting:
         if v not in last:
             make(v)
     return [new[v] for v in wanted]
+
+
+def _bytes(v: Value) -> int:
+    size = product(v.shape)
+    return size * v.dtype.numpy.itemsize if isinstance(size, int) else 0
 
 
 def _groups(clusters: Iterable[Cluster]) -> Iterator[tuple[list[Cluster], list[Value]]]:
@@ -187,9 +200,13 @@ def _is_small(cluster: Cluster) -> bool:
 
 
 def _called(
-    group: Sequence[Cluster], shared: Sequence[Value], new: Mapping[Value, Value]
+    group: Sequence[Cluster],
+    shared: Sequence[Value],
+    new: Mapping[Value, Value],
+    bytes_of_state: int = 0,
 ) -> dict[Value, Value]:
-    """The results of equal clusters, from one call."""
+    """The results of equal clusters, from one call. It is told how large the whole state is, which
+    decides whether results stay in the cache until the next step."""
     first = group[0]
     common = set(shared)
     own = [a for a in first.arguments if a not in common]
@@ -197,6 +214,7 @@ def _called(
     arguments = [new[a] for a in shared]
     for cluster in group:
         arguments += [new[a] for a in cluster.arguments if a not in common]
-    op = Elementwise(body, shared=len(shared), groups=len(group))
+    options = (("together", bytes_of_state),) if bytes_of_state > LARGE else ()
+    op = Elementwise(body, options=options, shared=len(shared), groups=len(group))
     results = [v for cluster in group for v in cluster.results]
     return dict(zip(results, items(apply(op, *arguments)), strict=True))
