@@ -22,6 +22,8 @@ long* reaches(const Convolution& c, const Shape& s, const Field& f, long count) 
   return reach;
 }
 
+constexpr long kDotted = 128 * kLanes;  // pixels of one sum, which is added to others
+
 // For groups of few results.
 bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, const float* x,
                      const float* y_gradient, float* w_gradient) {
@@ -32,6 +34,7 @@ bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, c
   float* partial = scratch(kPartial, batches * c.groups * size * kLanes);
   const long* reach = reaches(c, s, f, padded);
   if (!partial || !reach) return false;
+  const long rows_at_once = most(1, kDotted / c.result[2]);
   bool enough = true;
   parallel.run(batches * c.groups, 2e-2 * c.batch * c.outputs * s.result * depth,
                [&](long begin, long end) {
@@ -49,18 +52,21 @@ bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, c
           fill(f, from, s.ins, own);
           from = own;
         }
-        const Rows rows{c.result[1], c.result[2], f.pitch * c.stride[1], c.result[2]};
-        for (long z = 0; z < c.result[0]; z++) {
-          const float* gradient = y_gradient + (n * c.groups + group) * s.outs * s.result +
-                                  z * c.result[1] * c.result[2];
-          for (long j = 0; j < depth; j += dots.taps) {
-            const float* pixels[16];
-            for (long t = 0; t < dots.taps; t++)
-              pixels[t] = from + f.row(z * c.stride[0], 0) + reach[j + t];
-            dots.tile(rows, pixels, gradient, s.result, s.outs, depth - j, n > first || z,
-                      partial + (task * size + j) * kLanes, depth);
+        const float* gradient = y_gradient + (n * c.groups + group) * s.outs * s.result;
+        bool add = n > first;
+        for (long z = 0; z < c.result[0]; z++)
+          for (long row = 0; row < c.result[1]; row += rows_at_once) {
+            const Rows rows{least(rows_at_once, c.result[1] - row), c.result[2],
+                            f.pitch * c.stride[1], c.result[2]};
+            const float* seen = from + f.row(z * c.stride[0], row * c.stride[1]);
+            for (long j = 0; j < depth; j += dots.taps) {
+              const float* pixels[16];
+              for (long t = 0; t < dots.taps; t++) pixels[t] = seen + reach[j + t];
+              dots.tile(rows, pixels, gradient + (z * c.result[1] + row) * c.result[2], s.result,
+                        s.outs, depth - j, add, partial + (task * size + j) * kLanes, depth);
+            }
+            add = true;
           }
-        }
       }
     }
   });

@@ -26,8 +26,8 @@ struct Sum {
   long weight_step;   // of the weights, from channel to channel
 };
 
-// `Pixels` pixels in each of `Rows` rows, at `first` and `second`; sums begin at the bias or at
-// what is there. Results are [pixel][Vectors·kLanes].
+// `Pixels` pixels in each of `Rows` rows, at `first` and `second`; sums begin at the bias, or are
+// added to what is there. Results are [pixel][Vectors·kLanes].
 template <int Vectors, int Rows, int Pixels>
 void correlate_tile(const Sum& s, const float* first, const float* second, const float* weights,
                     const float* bias, bool add, float* to) {
@@ -37,7 +37,7 @@ void correlate_tile(const Sum& s, const float* first, const float* second, const
   for (int p = 0; p < kCount; p++) {
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; v++)
-      sums[p][v] = add ? load(to + (p * Vectors + v) * kLanes) : load(bias + v * kLanes);
+      sums[p][v] = add ? Vector{} : load(bias + v * kLanes);
   }
   for (long c = 0; c < s.channels; c++) {
     for (const Tap* tap = s.taps; tap != s.taps + s.tap_count; tap++) {
@@ -68,7 +68,10 @@ void correlate_tile(const Sum& s, const float* first, const float* second, const
 #pragma GCC unroll 32
   for (int p = 0; p < kCount; p++) {
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; v++) store(to + (p * Vectors + v) * kLanes, sums[p][v]);
+    for (int v = 0; v < Vectors; v++) {
+      float* target = to + (p * Vectors + v) * kLanes;
+      store(target, add ? load(target) + sums[p][v] : sums[p][v]);
+    }
   }
 }
 
@@ -132,8 +135,9 @@ void correlate_rows(const Sum& s, const float* field, long row_step, long rows, 
 
 constexpr long kCachedWeights = 6144;  // floats, half of the first cache
 
-// A block of results, by parts of the channels whose weights stay in the first cache. `results` is
-// room for rows·width·kBlock floats.
+// A block of results, by parts of the channels whose weights stay in the first cache, and whose sums
+// are not long: one sum of thousands of products would be several times less exact. `results` is room
+// for rows·width·kBlock floats.
 inline void correlate(const Block& block, const float* field, long row_step, long rows, long width,
                       float* results, Target target) {
   const Sum& sum = block.sum;

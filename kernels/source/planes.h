@@ -20,6 +20,8 @@ constexpr int segments_at_once(int channels) {
   return int(least(8, (kRegisters - (kRegisters == 16 ? 3 : 4)) / channels));
 }
 
+constexpr long kSummed = 192;  // products of one sum, which is added to others
+
 // A vector of pixels: where they are in the field, where the results go, and how many are stored.
 struct Segment {
   const float* from;
@@ -31,7 +33,7 @@ struct Segment {
 // channel's weights are beside each other.
 template <int Channels, int Segments>
 void plane_tile(const Block& block, const Segment* segments, long channel_step) {
-  Vector sums[Channels][Segments];
+  Vector sums[Channels][Segments], totals[Channels][Segments];
   const float* from[Segments];
 #pragma GCC unroll 8
   for (int i = 0; i < Segments; i++) from[i] = segments[i].from;
@@ -42,7 +44,20 @@ void plane_tile(const Block& block, const Segment* segments, long channel_step) 
   }
   const Sum& s = block.sum;
   const float* weights = block.weights;
+  const long most_channels = most(1, kSummed / most(1, s.tap_count));
+  const bool is_long = s.channels > most_channels;
+  if (is_long) __builtin_memset(totals, 0, sizeof totals);
   for (long channel = 0; channel < s.channels; channel++) {
+    if (is_long && channel && channel % most_channels == 0) {  // sums are not to be long
+#pragma GCC unroll 8
+      for (int c = 0; c < Channels; c++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < Segments; i++) {
+          totals[c][i] += sums[c][i];
+          sums[c][i] = Vector{};
+        }
+      }
+    }
     const long plane = channel * s.plane;
     for (const Tap* tap = s.taps; tap != s.taps + s.tap_count; tap++) {
       const long at = plane + tap->field;
@@ -65,6 +80,7 @@ void plane_tile(const Block& block, const Segment* segments, long channel_step) 
 #pragma GCC unroll 8
     for (int i = 0; i < Segments; i++) {
       float* to = segments[i].to + c * channel_step;
+      if (is_long) sums[c][i] += totals[c][i];
       if (segments[i].count == kLanes)
         store(to, sums[c][i]);
       else
