@@ -195,3 +195,14 @@ def test_a_file_names_the_three_kernels() -> None:
         results[f"y{i}"] = op(*(leaf(f"x{i}{j}", f32[s]) for j, s in enumerate(shapes)))
     proto = to_model(Graph("convolutions", results), kernels=True)
     assert {f.name.partition("_")[0] for f in proto.functions} == set(KERNELS)
+
+
+@needs_library
+@pytest.mark.parametrize("outs", [8, 40])
+def test_sums_of_many_products_are_exact(outs: int) -> None:
+    """Of 4608 products in one sum the error would be three times as large."""
+    for op, shapes in square(2, 512, outs, 6).calls():
+        arrays = numbers(shapes)
+        expected = in_double(op, arrays)
+        error = np.sqrt(np.mean(np.square(run(called(op, shapes), fed(arrays)) - expected)))
+        assert error < 4e-7 * np.sqrt(np.mean(np.square(expected))), op
