@@ -61,11 +61,11 @@ if TYPE_CHECKING:
     from nncompile.compiler.compile import (
         CompiledModel,
         CompiledStep,
-        Report,
         compile_model,
         compile_step,
     )
     from nncompile.compiler.export import export
+    from nncompile.compiler.stages import Report
     from nncompile.frontends.onnx.loading import load_onnx
     from nncompile.interop.torch_modules import (
         from_torch_state_dict,
@@ -81,11 +81,11 @@ _ON_DEMAND = {
     "nncompile.compiler.compile": [
         "CompiledModel",
         "CompiledStep",
-        "Report",
         "compile_model",
         "compile_step",
     ],
     "nncompile.compiler.export": ["export"],
+    "nncompile.compiler.stages": ["Report"],
     "nncompile.frontends.onnx.loading": ["load_onnx"],
     "nncompile.interop.torch_modules": [
         "from_torch_state_dict",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncompile.compiler.cache_place import VARIABLE
 from tests.command_line import GOOD, succeeds, written
 
+CACHE = pytest.StashKey[TemporaryDirectory[str]]()
 EVERY = 8  # of the cases of a test, so many make one of `make quick`
 
 # A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C, and
@@ -26,6 +30,19 @@ if hasattr(signal, "SIGHUP"):
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests compile is in a cache of this session alone, which all of its processes share:
+    sources that were changed are other keys."""
+    if not hasattr(config, "workerinput"):  # a worker has that of who started it
+        config.stash[CACHE] = TemporaryDirectory(prefix="nncompile-tests-")
+        os.environ[VARIABLE] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
 
 
 def pytest_collection_finish() -> None:

@@ -117,6 +117,7 @@ def test_an_interrupted_training_keeps_what_it_learned(
 @pytest.mark.slow
 def test_steps_batch_and_verbose(good: Path) -> None:
     args = ("--steps", 5, "--batch-size", 30, "--threads", 1, "--provider", "CPU", "--verbose")
+    args = (*args, "--no-cache")
     printed = succeeds("train", good, "--output", good.parent / "runs", *args)
     for part in ("trained 5 steps of 30", "gradients", "passes", "lowering", "before passes"):
         assert part in printed

@@ -24,8 +24,8 @@ from nncompile.cli.shared import (
 )
 from nncompile.cli.trained import checkpoint_of
 from nncompile.compiler.adapters import has_numbers
-from nncompile.compiler.compile import Report
 from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
+from nncompile.compiler.stages import Report
 from nncompile.diagnostics.tables import columns
 
 # Of others, OUT.step.onnx and the like.
@@ -103,7 +103,7 @@ def compile(
             external_data or None,
             seed=0 if recipe is None else recipe.seed,
             without=skipped_passes(without),
-            observe=counts,
+            observe=counts if verbose else None,  # who observes passes has them run
             report=report,
             training_info=training_info,
             kernels=kernels,

@@ -25,7 +25,9 @@ from nncompile.cli.outcome import (
     of_error,
     print_json,
 )
-from nncompile.compiler.compile import Report
+from nncompile.compiler.cache_files import CacheWarning
+from nncompile.compiler.cache_place import without_cache
+from nncompile.compiler.stages import Report
 from nncompile.diagnostics.errors import CompileError, ModelError, ModelWarning
 from nncompile.diagnostics.tables import columns
 from nncompile.passes import PASSES
@@ -83,17 +85,19 @@ Without = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object; text for people goes to stderr.")
 ]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compile anew what was compiled before.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def command(function: Command) -> Callable[..., None]:
     """A command that calls the function: a mistake of the user is one message and exit code 2,
-    `--debug` adds the traceback, and `--json` prints the outcome as an object on the standard
-    output."""
+    `--debug` adds the traceback, `--json` prints the outcome as an object on the standard output,
+    and `--no-cache` leaves the compile cache alone."""
 
     @functools.wraps(function)
-    def run(*, debug: bool, json: bool, **options: Any) -> None:
-        with for_people_on(out, elsewhere=json):
+    def run(*, debug: bool, json: bool, no_cache: bool, **options: Any) -> None:
+        cached = without_cache() if no_cache else contextlib.nullcontext()
+        with for_people_on(out, elsewhere=json), cached:
             outcome = _outcome(function, options, debug)
         if json:
             print_json(outcome)
@@ -103,7 +107,7 @@ def command(function: Command) -> Callable[..., None]:
     signature = inspect.signature(function, eval_str=True)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in (("json", Json), ("debug", Debug))
+        for name, kind in (("no_cache", NoCache), ("json", Json), ("debug", Debug))
     ]
     parameters = [*signature.parameters.values(), *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
@@ -133,10 +137,10 @@ def _shown(fallback: Callable[..., None]) -> Callable[..., None]:
     def show(
         message: Warning, category: type[Warning], filename: str, lineno: int, *arguments: Any
     ) -> None:
-        if issubclass(category, DataNote | ModelWarning | TrainingWarning):
+        if issubclass(category, DataNote | ModelWarning | TrainingWarning | CacheWarning):
             # Notes are of data, and a line of ours says nothing to a user.
             is_theirs = not Path(filename).is_relative_to(_PACKAGE)
-            has_line = is_theirs and not issubclass(category, DataNote)
+            has_line = is_theirs and not issubclass(category, DataNote | CacheWarning)
             location = f", at {Path(filename).name}:{lineno}" if has_line else ""
             typer.echo(f"{category.__name__}: {message}{location}", err=True)
         else:

@@ -116,10 +116,11 @@ class Training:
             out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
         epochs, steps = self._length(trainer, saved, run)
         parameters = trainer.params
+        how = "from the compile cache" if trainer.compiled.report.is_cached else "compiled"
         out.print(
             f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "
-            f"{len(parameters)} tensors, a step of {len(trainer.compiled.step_model.graph.node)} "
-            f"nodes, compiled in {building.seconds:.2f} s"
+            f"{len(parameters)} tensors, a step of {trainer.compiled.report.nodes['step, ONNX']} "
+            f"nodes, {how} in {building.seconds:.2f} s"
         )
         if self.verbose:
             print_costs(trainer.compiled.report)

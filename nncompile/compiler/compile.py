@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
-from nncompile.backends.onnx import OPSET, to_model
+from nncompile.backends.onnx import OPSET, from_bytes
+from nncompile.compiler.cache_files import Entry
+from nncompile.compiler.stages import Report, Stages, Target
+from nncompile.compiler.stored_sizes import as_json, from_json
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import component_types
-from nncompile.passes import Observer, check_passes, optimize
+from nncompile.passes import Observer, check_passes
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign
@@ -33,61 +34,17 @@ from nncompile.runtime.step_sources import METADATA_KEY
 CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
 
 
-@dataclass
-class Report:
-    """What a compilation did: seconds of each stage, and the nodes before and after it."""
+class SmallStep(NamedTuple):
+    """The file of a step for small batches, the sizes up to which it is right, and whether its
+    tensors fit into the processor's cache."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    nodes: dict[str, int] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time that the block takes to stage `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    @property
-    def total(self) -> float:
-        """The seconds of all stages."""
-        return sum(self.seconds.values())
+    content: bytes
+    bounds: dict[Dim, int]
+    fits: bool
 
 
 @dataclass
-class _Compiled:
-    """Graphs that are optimized and lowered on first use."""
-
-    without: tuple[str, ...] = ()
-    opset: int = OPSET
-    observe: Observer | None = None
-    report: Report = field(default_factory=Report)
-
-    def optimized(self, name: str, graph: Graph, without: Collection[str] = ()) -> Graph:
-        self.report.nodes[f"{name}, before passes"] = len(graph.nodes)
-        with self.report.stage("passes"):
-            graph = optimize(graph, without=(*self.without, *without), observe=self.observe)
-        self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
-        return graph
-
-    def lowered(
-        self,
-        name: str,
-        graph: Graph,
-        metadata: Mapping[str, str] | None = None,
-        bounds: dict[Dim, int] | None = None,
-        sizes: Mapping[sp.Symbol, int] | None = None,
-        kernels: bool = False,
-    ) -> Any:
-        with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, None, metadata, bounds, sizes, kernels)
-        self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
-        return model
-
-
-@dataclass
-class CompiledStep(_Compiled):
+class CompiledStep(Stages):
     """The graphs of a training step after the passes, and the `onnx.ModelProto`s of them.
     `variants` are the steps that were made of it, such as one whose learning rate can be set."""
 
@@ -95,10 +52,8 @@ class CompiledStep(_Compiled):
     variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
     kernels: bool = field(default=True, kw_only=True)
     # With calls of native kernels, and without them.
-    _general_steps: dict[bool, Any] = field(init=False, default_factory=dict, repr=False)
-    _small_steps: dict[bool, tuple[Any, dict[Dim, int]]] = field(
-        init=False, default_factory=dict, repr=False
-    )
+    _general_steps: dict[bool, bytes] = field(init=False, default_factory=dict, repr=False)
+    _small_steps: dict[bool, SmallStep] = field(init=False, default_factory=dict, repr=False)
 
     @cached_property
     def gradient(self) -> Graph:
@@ -123,49 +78,70 @@ class CompiledStep(_Compiled):
     @cached_property
     def gradient_model(self) -> Any:
         """`gradient` as an ONNX model."""
-        return self._for_the_batch("gradient", self.gradient)
+        return from_bytes(self.content("gradient"))
 
     @cached_property
     def update_model(self) -> Any:
         """`update` as an ONNX model."""
-        about = self.metadata(self.update)
-        return self.lowered("update", self.update, about, kernels=self.kernels)
+        return from_bytes(self.content("update"))
 
     @cached_property
     def step_model(self) -> Any:
         """`step` as an ONNX model."""
-        return self._for_the_batch("step", self.step)
-
-    def _for_the_batch(self, name: str, graph: Graph) -> Any:
-        """A model of a file: it sums as is right for the batch size of the recipe, and does not
-        choose when it runs. Larger batches are computed, too, with the rounding of longer sums."""
-        size = int(self.source.recipe.batch_size)
-        first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
-        sizes = {n: size for n in first if isinstance(n, sp.Symbol)}
-        return self.lowered(name, graph, self.metadata(graph), sizes=sizes, kernels=self.kernels)
-
-    def _general_step(self, kernels: bool) -> Any:
-        """The step for batches of any size, which chooses when it runs."""
-        if kernels not in self._general_steps:
-            about = self.metadata(self.step)
-            model = self.lowered("step", self.step, about, kernels=kernels)
-            self._general_steps[kernels] = model
-        return self._general_steps[kernels]
-
-    def _small_step(self, kernels: bool) -> tuple[Any, dict[Dim, int]]:
-        """The step for small batches, which chooses no ways of summing at run time, and the sizes
-        up to which it is right."""
-        if kernels not in self._small_steps:
-            bounds: dict[Dim, int] = {}
-            about = self.metadata(self.step)
-            model = self.lowered("step", self.step, about, bounds, kernels=kernels)
-            self._small_steps[kernels] = model, bounds
-        return self._small_steps[kernels]
+        return from_bytes(self.content("step"))
 
     @cached_property
     def evaluate_model(self) -> Any:
         """`evaluate` as an ONNX model."""
-        return self.lowered("evaluate", self.evaluate)
+        return from_bytes(self.content("evaluate"))
+
+    def content(self, name: str) -> bytes:
+        """The bytes of an ONNX file: of "step", "gradient", "update" or "evaluate"."""
+        if name == "evaluate":
+            return self._entry(name).content
+        sizes = {} if name == "update" else self._batch_sizes
+        how: dict[str, Any] = {"metadata": self.metadata, "sizes": sizes, "kernels": self.kernels}
+        return self._entry(name, **how).content
+
+    @property
+    def _batch_sizes(self) -> dict[sp.Symbol, int]:
+        """The sizes that a file is for: it sums as is right for the batch size of the recipe, and
+        does not choose when it runs. Larger batches are computed, too, with the rounding of longer
+        sums."""
+        size = int(self.source.recipe.batch_size)
+        first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
+        return {n: size for n in first if isinstance(n, sp.Symbol)}
+
+    def _general_step(self, kernels: bool) -> bytes:
+        """The step for batches of any size, which chooses when it runs."""
+        if kernels not in self._general_steps:
+            entry = self._entry("step", metadata=self.metadata, kernels=kernels)
+            self._general_steps[kernels] = entry.content
+        return self._general_steps[kernels]
+
+    def _small_step(self, kernels: bool) -> SmallStep:
+        """The step for small batches, which chooses no ways of summing at run time."""
+        if kernels not in self._small_steps:
+            self._small_steps[kernels] = self._made_small(kernels)
+        return self._small_steps[kernels]
+
+    def _made_small(self, kernels: bool) -> SmallStep:
+        batch_size = int(self.source.recipe.batch_size)
+
+        def about(graph: Graph, bounds: Mapping[Dim, int]) -> dict[str, Any]:
+            pairs = [(as_json(size), bound) for size, bound in bounds.items()]
+            return {"bounds": pairs, "fits": _fits_cache(graph, batch_size)}
+
+        options: dict[str, Any] = {"metadata": self.metadata, "about": about, "is_bounded": True}
+        entry = self._entry("step", size=batch_size, kernels=kernels, **options)
+        bounds = {from_json(size): bound for size, bound in entry.about["bounds"]}
+        return SmallStep(entry.content, bounds, entry.about["fits"])
+
+    def _entry(self, name: str, *, size: int = 0, **options: Any) -> Entry:
+        source = self.source
+        depends = [source.digest, source.state_map, dict(source.model.metadata), size]
+        graph = getattr(source, name)
+        return self.made(Target(name, graph, lambda: getattr(self, name), depends, **options))
 
     @cached_property
     def sizes(self) -> SizeCheck:
@@ -194,18 +170,17 @@ class CompiledStep(_Compiled):
         seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
         `native` is False."""
         state = self.source.initial() if state is None else state
-        reuse = not _fits_cache(self.step, int(self.source.recipe.batch_size))
         kernels = providers == "cpu" and native_library(native) is not None
-        model, bounds = self._small_step(kernels)
+        small = self._small_step(kernels)
 
         def general(shapes: Shapes) -> Any:
             sizes = self.sizes(shapes)
-            bounded = [(substitute(d, sizes), bound) for d, bound in bounds.items()]
+            bounded = [(substitute(d, sizes), bound) for d, bound in small.bounds.items()]
             is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
             return None if is_small else self._general_step(kernels)
 
-        options = (reuse, self.sizes, general, profile, after, native)
-        return StepRunner(model, state, providers, threads, *options)
+        options = (not small.fits, self.sizes, general, profile, after, native)
+        return StepRunner(small.content, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata: what maps each state input to the output with its next value, and what
@@ -223,7 +198,7 @@ class CompiledStep(_Compiled):
 
 
 @dataclass
-class CompiledModel(_Compiled):
+class CompiledModel(Stages):
     """The inference graph of a model after the passes, and the `onnx.ModelProto` of it, whose
     inputs are the data, parameters and state."""
 
@@ -237,7 +212,17 @@ class CompiledModel(_Compiled):
     @cached_property
     def model(self) -> Any:
         """`graph` as an ONNX model."""
-        return self.lowered(self.source.name, self.graph, self.source.metadata)
+        return from_bytes(self.content)
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of an ONNX file of `graph`."""
+        metadata = dict(self.source.metadata)
+        source = self.source.inference()
+        target = Target(
+            self.source.name, source, lambda: self.graph, metadata, lambda graph: metadata
+        )
+        return self.made(target).content
 
     @cached_property
     def sizes(self) -> SizeCheck:

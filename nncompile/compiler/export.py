@@ -11,14 +11,9 @@ from nncompile.backends.onnx import OPSET, check, to_model, without_weights, wri
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
 from nncompile.compiler.companions import companion, save_beside
-from nncompile.compiler.compile import (
-    CompiledModel,
-    CompiledStep,
-    Report,
-    compile_model,
-    compile_step,
-)
+from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model, compile_step
 from nncompile.compiler.originals import export_original
+from nncompile.compiler.stages import Report
 from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
@@ -235,19 +230,15 @@ def _export_step(
         state = first_state(step.source, parameters, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
         return (write_atomically(path, bytes(content)),)
-    proto = {
-        "step": lambda: step.step_model,
-        "gradient": lambda: step.gradient_model,
-        "update": lambda: step.update_model,
-    }[to]()
+    content = step.content(to)
     with step.report.stage("checking"):
-        check(proto)
+        check(content)
     if to != "step":
-        return (write_atomically(path, proto.SerializeToString()),)
+        return (write_atomically(path, content),)
     state = first_state(step.source, parameters, seed)
     with companion(path, state_path(path), "state") as (model_file, file):
         save_beside(file, state, step.source.model, "state", origin_of(step.source))
-        write_atomically(model_file, proto.SerializeToString())
+        write_atomically(model_file, content)
     return state_path(path), path
 
 

@@ -22,6 +22,7 @@ from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.native import Library, calls_kernels, native_library, register
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
 
+RUNTIME_VERSION: str = ort.__version__
 _DTYPES = {
     "tensor(bool)": np.dtype("bool"),
     "tensor(double)": np.dtype("float64"),

@@ -108,11 +108,11 @@ class Evaluation:
 
     @cached_property
     def _predictions(self) -> Session:
-        return Session(self._compiled_model.model, self.providers, self.threads)
+        return Session(self._compiled_model.content, self.providers, self.threads)
 
     @cached_property
     def _metrics(self) -> Session:
-        return Session(self.step.evaluate_model, self.providers, self.threads)
+        return Session(self.step.content("evaluate"), self.providers, self.threads)
 
 
 def ports_of(model: Model, session: Session) -> list[Port]:

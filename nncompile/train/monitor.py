@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.compiler.compile import CompiledStep, compiled_step
+from nncompile.compiler.stages import Target
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
 from nncompile.diagnostics.errors import TrainingWarning as TrainingWarning
 from nncompile.diagnostics.hints import suggests_options
@@ -66,9 +67,14 @@ class Probe:
         self.recipe = self.compiled.source.recipe
         with recording_locations(self.recipe.model.graph.locations):
             self._plan = _Plan(self.compiled)
-        graph = self.compiled.optimized("monitor", self._plan.graph, _LEFT_OUT)
-        model = self.compiled.lowered("monitor", graph)
-        self.session = Session(model, providers, threads, optimization="basic")
+        compiled, graph = self.compiled, self._plan.graph
+
+        def optimized() -> Graph:
+            return compiled.optimized("monitor", graph, _LEFT_OUT)
+
+        target = Target("monitor", graph, optimized, _LEFT_OUT)
+        content = compiled.made(target).content
+        self.session = Session(content, providers, threads, optimization="basic")
 
     def measure(self, state: Mapping[str, Any], batch: Mapping[str, Any]) -> Measurement:
         """The figures at that state (`trainer.state`) on that batch. Raises `FeedError` for data

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.backends.onnx import from_bytes
 from nncompile.diagnostics.errors import FeedError, whole_number
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import Location
@@ -137,7 +138,7 @@ def profile(
         batch = _first_batch(trainer, measured, data, batch_size)
         durations = list(_run(measured, batch, steps, seconds))
         runs = node_times(measured.session.onnxruntime.end_profiling())[-len(durations) :]
-        lines = _Lines(trainer, measured.model)
+        lines = _Lines(trainer, from_bytes(measured.model))
         del measured  # and its copy of the state
     nodes = _medians(runs)
     if len(nodes) * _OVERHEAD > _NEGLIGIBLE * 1e6 * min(durations):

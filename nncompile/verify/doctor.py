@@ -12,6 +12,8 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from nncompile.backends.onnx import OPSET
+from nncompile.compiler.cache_files import LIMIT, CompileCache
+from nncompile.compiler.cache_place import OFF, VARIABLE, cache_directory
 from nncompile.compiler.compile import compile_model, compile_step
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.version import VERSION
@@ -45,6 +47,7 @@ def examine() -> Iterator[Finding]:
         yield Finding(package, None if found is None else True, found or "not installed (an extra)")
     yield _native()
     yield _processors()
+    yield _compile_cache()
     declared = _example()
     for provider in available_providers():
         yield _provider(declared, provider)
@@ -115,6 +118,20 @@ def _processors() -> Finding:
         f"{n}={os.environ[n]}" for n in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if n in os.environ
     ]
     return Finding("processors", True, ", ".join([figures, *limits]))
+
+
+def _compile_cache() -> Finding:
+    """Where compiled models are kept, and how much there is of them."""
+    directory = cache_directory()
+    if directory is None:
+        return Finding("compile cache", None, f"off ({VARIABLE}={OFF}, or no home)")
+    count, size = CompileCache(directory).usage
+    figures = f"{directory}, {count:,} entries, {size / 2**20:.1f} of {LIMIT / 2**20:.0f} MB"
+    existing = next(p for p in (directory, *directory.parents) if p.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return Finding("compile cache", True, figures)
+    remedy = f"{existing} cannot be written: {VARIABLE}=DIR names another directory"
+    return Finding("compile cache", None, figures, (remedy,))
 
 
 def _example() -> Declared:

@@ -54,6 +54,48 @@ PROGRAMS = (
         "first = 0",
         "tests/test_export.py",
     ),
+    Fault(
+        "nncompile/compiler/cache_files.py",
+        "or checksum != _checksum(key, body):",
+        "or not checksum:",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/cache_files.py",
+        "            os.utime(file)\n",
+        "            pass\n",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/cache_keys.py",
+        "repr((arguments, source))",
+        "repr(arguments)",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/cache_keys.py",
+        "repr((arguments, source))",
+        "repr(source)",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/cache_keys.py",
+        "            _add_graph(state, inner, locations, classes)\n",
+        "            pass\n",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/stages.py",
+        '            "opset": self.opset,\n',
+        "",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
+    Fault(
+        "nncompile/compiler/stages.py",
+        "active_cache() if self.observe is None else None",
+        "active_cache()",
+        "tests/test_compile_cache.py tests/test_compile_cache_files.py",
+    ),
     # The DSL.
     Fault(
         "dsl/initializers.py",

@@ -105,8 +105,16 @@ def to_model(
     return model
 
 
-def check(model: onnx.ModelProto) -> None:
-    """onnx's full check, shape inference included. Raises `BackendError` where it fails."""
+def from_bytes(content: bytes) -> onnx.ModelProto:
+    """The model that a file of these bytes holds."""
+    model = onnx.ModelProto()
+    model.ParseFromString(content)
+    return model
+
+
+def check(model: onnx.ModelProto | bytes) -> None:
+    """onnx's full check, shape inference included, of a model or of the bytes of one. Raises
+    `BackendError` where it fails."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
