@@ -53,6 +53,19 @@ def test_what_is_compiled_again_is_the_same(cache: Path) -> None:
     assert len(files(cache)) == 9
 
 
+def test_the_line_on_which_it_is_compiled_is_in_no_file() -> None:
+    @model
+    def net(x: Value = f32["batch", 3]) -> dict[str, Value]:
+        for i in range(5):  # whose small vectors are updated together
+            x = x >> Dense(3, relu, name=f"layer{i}")
+        return {"loss": mean(x * x)}
+
+    with without_cache():
+        one, other = (fresh(training(net, optimizer=adam(1e-3))) for _ in range(2))
+        content = one.content("step")
+        assert other.content("step") == content
+
+
 def test_training_from_the_cache_gives_the_same_bits() -> None:
     x = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
     states, metrics = [], []

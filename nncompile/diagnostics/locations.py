@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -109,9 +109,18 @@ class _Setting(Generic[T]):
 
 
 def located(location: Location | None) -> AbstractContextManager[Location | None]:
-    """Nodes made in the block are reported at `location`: gradients and rewrites keep the line of
-    the node that they come from."""
-    return _Setting(_located, location)
+    """Nodes made in the block are reported at `location`, where that is known: gradients and
+    rewrites keep the line of the node that they come from."""
+    return _Setting(_located, location or _located.get())
+
+
+_NOWHERE = Location("", 0)
+
+
+def located_nowhere() -> AbstractContextManager[Location | None]:
+    """Nodes made in the block have no location but that of the node that they come from: the line
+    that is running at the moment has nothing to do with them."""
+    return _Setting(_located, _NOWHERE)
 
 
 def message_name(name: str = "") -> Callable[[F], F]:
@@ -161,7 +170,7 @@ def user_location() -> Location | None:
     """The innermost line of user code that runs now; None where there is none."""
     fixed = _located.get()
     if fixed is not None:
-        return fixed
+        return None if fixed is _NOWHERE else fixed
     frame: FrameType | None = sys._getframe(1)
     ours: list[FrameType] = []
     while frame is not None and _is_ours(frame):
@@ -225,6 +234,15 @@ class LocationTable:
     def location(self, node: object) -> Location | None:
         """Where the node was first written."""
         return next(iter(self.all_locations(node)), None)
+
+    def of(self, nodes: Iterable[object]) -> LocationTable:
+        """A table of its own with what is known of these nodes, and with the makers."""
+        table = LocationTable()
+        table.makers.update(self.makers)
+        for node in nodes:
+            for location in self.all_locations(node):
+                table.record(node, location)
+        return table
 
     def located(
         self, node: object, backward: bool = False

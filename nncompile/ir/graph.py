@@ -212,6 +212,12 @@ class Graph:
         """The graph with other outputs: the same name, order of leaves, locations and doc."""
         return dataclasses.replace(self, outputs=dict(outputs))
 
+    def with_own_locations(self) -> Graph:
+        """The graph with a table of the locations of its own nodes: what is made of it is reported
+        where these were written, whatever else was made in this process."""
+        table = self.locations.of(_with_bodies(self.nodes))
+        return dataclasses.replace(self, locations=table)
+
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
         makers = {size: v for v in self.nodes for size in v.op.makes}

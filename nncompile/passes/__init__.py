@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
+from nncompile.diagnostics.locations import located_nowhere
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph
 from nncompile.passes.algebra import algebra
@@ -96,9 +97,12 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
     """
     check_passes(without)
     selected = [name for name in PASSES if name not in without]
-    if observe is not None:
-        _run([(name,) for name in selected], graph, observe)
-    return _run(_stages(selected), graph)
+    own = graph.with_own_locations()
+    with located_nowhere():
+        if observe is not None:
+            _run([(name,) for name in selected], own, observe)
+        after = _run(_stages(selected), own)
+    return graph if same_outputs(graph, after) else after
 
 
 Stage = tuple[str, ...]

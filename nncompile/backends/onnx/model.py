@@ -16,6 +16,7 @@ from nncompile.backends.onnx.kernels import ELEMENT_TYPES
 from nncompile.backends.onnx.native.functions import Functions
 from nncompile.backends.onnx.native.outlining import with_native_calls
 from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.locations import located_nowhere
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input
@@ -69,7 +70,8 @@ def to_model(
     _check_weights(graph, weights)
     functions = Functions(opset) if kernels else None
     if kernels:
-        graph = with_native_calls(graph, opset)
+        with located_nowhere():
+            graph = with_native_calls(graph, opset)
     emitter = Emitter(opset, bounds=bounds, sizes=sizes, functions=functions)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
@@ -143,7 +145,8 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
     names: dict[Value, Any] = {v: v.op.name for v in graph.nodes if isinstance(v.op, Input)}
     emitter.locations = graph.locations
-    emitter.lower_all(graph.nodes, names)
+    with located_nowhere():
+        emitter.lower_all(graph.nodes, names)
     return names
 
 
