@@ -158,27 +158,6 @@ struct Remainder {
   }
 };
 
-// to[2i] = even[i] and to[2i + 1] = odd[i], for 2i and 2i + 1 < count.
-void zip(const float* even, const float* odd, long count, float* to) {
-  long i = 0;
-  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-    const Vector a = load(even + i / 2), b = load(odd + i / 2);
-    store(to + i, zipped_first(a, b));
-    store(to + i + kLanes, zipped_last(a, b));
-  }
-  for (; count >= 8 && i + 2 <= count; i += 8) {  // the last eight may overlap with those before
-    i = least(i, (count - 8) & ~1L);
-    Four a, b;
-    __builtin_memcpy(&a, even + i / 2, sizeof a);
-    __builtin_memcpy(&b, odd + i / 2, sizeof b);
-    const Four first = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-    const Four last = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    __builtin_memcpy(to + i, &first, sizeof first);
-    __builtin_memcpy(to + i + 4, &last, sizeof last);
-  }
-  for (; i < count; i++) to[i] = (i & 1 ? odd : even)[i / 2];
-}
-
 bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gradient,
                     const float* w, float* x_gradient) {
   const Shape s(c);

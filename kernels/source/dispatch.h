@@ -4,6 +4,7 @@
 #include "convolution.h"
 #include "elementwise.h"
 #include "parallel.h"
+#include "pooling.h"
 #include "recurrent.h"
 
 namespace nnk {
@@ -17,6 +18,7 @@ struct Table {
                    long b_row_step, long b_column_step, long rows, long columns, long depth,
                    float* c, long c_step, bool add);
   const ConvolutionKernels* convolution;
+  const PoolingKernels* pooling;
   const RecurrentKernels* recurrent;
   // The elementwise operation of a name such as "add.f", null where there is none.
   Step (*elementwise)(const char* name);

@@ -3,6 +3,7 @@
 
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
+#include "pooling_operators.h"
 #include "recurrent_operators.h"
 
 namespace nnk {
@@ -16,6 +17,8 @@ const KernelType kKernelTypes[] = {
     {"GruGradient", "*+", "f+", made<GruBackward>},
     {"Lstm", "*+", "f+", made<Lstm>},
     {"LstmGradient", "*+", "f+", made<LstmBackward>},
+    {"MaxPool", "f", "f", made<MaxPool>},
+    {"MaxSpread", "ff", "f", made<MaxSpread>},
     {nullptr, nullptr, nullptr, nullptr},
 };
 

@@ -8,6 +8,7 @@
 namespace nnk::NNK_NAMESPACE {
 
 extern const ConvolutionKernels kConvolution;
+extern const PoolingKernels kPooling;
 extern const RecurrentKernels kRecurrent;
 Step elementwise_step(const char* name);
 
@@ -27,6 +28,7 @@ const Table kTable = {
     NNK_TEXT(NNK_NAMESPACE),
     multiply_strided,
     &kConvolution,
+    &kPooling,
     &kRecurrent,
     elementwise_step,
 };

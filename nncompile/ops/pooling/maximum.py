@@ -6,6 +6,7 @@ of several that are NaN the last, as torch's.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i64, u8
 from nncompile.ops.core.finite import masked, or_exact
@@ -31,9 +33,10 @@ from nncompile.ops.windows.space import LEAD, plane_by_plane
 # Up to that many elements of a window are compared one by one; onnxruntime's indices of the
 # maxima cost several times the pooling itself.
 TAPS = 16
+NATIVE_AXES = (1, 2, 3)  # of space, that native kernels have
 
 
-class MaxPool(Op):
+class MaxPool(Op, Native):
     """The greatest element of each window over [batch, channels, *space], NaN where one is NaN;
     padding is below every number."""
 
@@ -56,6 +59,9 @@ class MaxPool(Op):
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         return greatest(o, x, self.window)
 
+    def native(self, x: Type) -> Kernel | None:
+        return _kernel("MaxPool", x, self.window)
+
     def torch(self, t: TorchEmitter, x: str) -> str:
         w = self.window
         return t.call(f"torch.max_pool{w.rank}d", x, *w.torch)
@@ -66,7 +72,7 @@ class MaxPool(Op):
             yield Sample(cls(window), (type_,), distinct=True)
 
 
-class MaxSpread(Op):
+class MaxSpread(Op, Native):
     """`g`, one number for each window, added up at the places of the greatest elements of the
     windows of `x`; zeros elsewhere."""
 
@@ -99,6 +105,9 @@ class MaxSpread(Op):
         at, values = o.Reshape(places(o, x, window), flat), o.Reshape(g, flat)
         spread = o.ScatterElements(zeros, at, values, axis=0, reduction="add")
         return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)
+
+    def native(self, g: Type, x: Type) -> Kernel | None:
+        return _kernel("MaxSpread", x, self.window)
 
     def _by_taps(self, o: OnnxEmitter, g: str, x: str) -> str:
         """The number of the first greatest element of each window, compared with the number of
@@ -220,6 +229,13 @@ def padded_behind(o: OnnxEmitter, x: str, widths: Sequence[Dim]) -> str:
     """`x` with zeros behind its last elements of space."""
     pads = o.shape((*[0] * (2 * LEAD + len(widths)), *widths))
     return o.Pad(x, pads, o.scalar(0, o.type.dtype), mode="constant")
+
+
+def _kernel(name: str, x: Type, window: Window) -> Kernel | None:
+    """A native kernel, for float32 along up to three axes."""
+    if x.dtype is not f32 or window.rank not in NATIVE_AXES:
+        return None
+    return Kernel(name, **dataclasses.asdict(window))
 
 
 def _kernel_axes(window: Window) -> tuple[int, ...]:
