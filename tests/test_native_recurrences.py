@@ -16,8 +16,9 @@ from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import clip, gate
 from nncompile.ops import full, split, swapaxes
 from tests.test_native import needs_library, run
+from tests.test_native_products import threaded
 
-TIME, BATCH, FEATURES, HIDDEN = 5, 3, 4, 19  # not as many as a vector has
+TIME, BATCH, FEATURES, HIDDEN = 5, 17, 4, 19  # neither whole vectors nor whole tiles
 CASES: dict[str, Mapping[str, Any]] = {
     "last": {},
     "sequences": {"return_sequences": True},
@@ -45,14 +46,14 @@ def step_of(layer: Any, lengths: bool = False) -> Any:
     return compile_step(recipe)
 
 
-def feeds_of(compiled: Any, time: int = TIME) -> dict[str, Any]:
+def feeds_of(compiled: Any, time: int = TIME, batch: int = BATCH) -> dict[str, Any]:
     rng = np.random.default_rng(1)
-    batch = {
-        "x": rng.standard_normal((BATCH, time, FEATURES), np.float32),
-        "target": rng.standard_normal(BATCH, np.float32),
-        "count": np.minimum(np.arange(BATCH) * 2, time),
+    data = {
+        "x": rng.standard_normal((batch, time, FEATURES), np.float32),
+        "target": rng.standard_normal(batch, np.float32),
+        "count": np.minimum(np.arange(batch), time),
     }
-    return {**compiled.source.initial(), **batch}
+    return {**compiled.source.initial(), **data}
 
 
 def called(proto: onnx.ModelProto) -> list[str]:
@@ -99,6 +100,17 @@ def test_the_kernels_compute_what_their_functions_say(layer: Any, case: str) -> 
     expected, found = run(native, poisoned), run(native, poisoned, with_library=True)
     for output, x in expected.items():
         np.testing.assert_array_equal(np.isnan(found[output]), np.isnan(x), err_msg=output)
+
+
+@needs_library
+@pytest.mark.parametrize("layer", [LSTM, GRU])
+def test_any_number_of_threads_gives_the_same(layer: Any) -> None:
+    compiled = step_of(layer(64, name="cell", return_sequences=True), lengths=True)
+    native = to_model(compiled.step, kernels=True)
+    feeds = feeds_of(compiled, batch=61)
+    one, three = (threaded(native, feeds, count) for count in (1, 3))
+    for a, b in zip(one, three, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def written_out(bound: float | None, order: str = "ifgo") -> Any:

@@ -5,6 +5,7 @@
 #include "elementwise.h"
 #include "parallel.h"
 #include "pooling.h"
+#include "products.h"
 #include "recurrent.h"
 
 namespace nnk {
@@ -19,6 +20,7 @@ struct Table {
                    float* c, long c_step, bool add);
   const ConvolutionKernels* convolution;
   const PoolingKernels* pooling;
+  const ProductKernels* products;
   const RecurrentKernels* recurrent;
   // The elementwise operation of a name such as "add.f", null where there is none.
   Step (*elementwise)(const char* name);

@@ -4,6 +4,7 @@
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
 #include "pooling_operators.h"
+#include "product_operators.h"
 #include "recurrent_operators.h"
 
 namespace nnk {
@@ -13,6 +14,7 @@ const KernelType kKernelTypes[] = {
     {"ConvolutionInputGradient", "ff", "f", made<ConvolutionInputGradient>},
     {"ConvolutionWeightGradient", "ff", "f", made<ConvolutionWeightGradient>},
     {"Elementwise", "*+", "f+", made<Elementwise>},
+    {"Gemm", "fff?", "f", made<Gemm>},
     {"Gru", "*+", "f+", made<Gru>},
     {"GruGradient", "*+", "f+", made<GruBackward>},
     {"Lstm", "*+", "f+", made<Lstm>},

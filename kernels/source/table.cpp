@@ -9,6 +9,7 @@ namespace nnk::NNK_NAMESPACE {
 
 extern const ConvolutionKernels kConvolution;
 extern const PoolingKernels kPooling;
+extern const ProductKernels kProducts;
 extern const RecurrentKernels kRecurrent;
 Step elementwise_step(const char* name);
 
@@ -29,6 +30,7 @@ const Table kTable = {
     multiply_strided,
     &kConvolution,
     &kPooling,
+    &kProducts,
     &kRecurrent,
     elementwise_step,
 };

@@ -4,6 +4,7 @@ are copied."""
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,24 @@ _BFLOAT16 = 16  # of ONNX's element types
 
 def buffer_of(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
     """Memory of onnxruntime's own that holds a copy of the array."""
-    dtype: Any = _BFLOAT16 if array.dtype == bf16.numpy else array.dtype
-    buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtype, *device)
+    buffer = buffer_like(array, device)
     buffer.update_inplace(bits_of(array))
     return buffer
+
+
+def buffer_like(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
+    """Memory of onnxruntime's own for such an array, which nothing is written to: the system gives
+    the process what of it is used."""
+    dtype: Any = _BFLOAT16 if array.dtype == bf16.numpy else array.dtype
+    return ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtype, *device)
+
+
+def give_back() -> None:
+    """Gives memory that was freed back to the system, where the C library keeps it for later: what
+    initial weights are drawn with is as large as they are, and is not needed again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def bits_of(array: Array) -> Array:

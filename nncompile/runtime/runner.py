@@ -23,7 +23,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
-from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
+from nncompile.runtime.buffers import array_of, bits_of, buffer_like, buffer_of, filler, give_back
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
@@ -103,8 +103,15 @@ class StepRunner:
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
+        # What a step writes before it is read need not be filled.
         self._sets = tuple(
-            {n: buffer_of(x, self._device_of(n)) for n, x in first.items()} for _ in range(2)
+            {
+                n: (buffer_of if side == 0 or n not in self.state_map else buffer_like)(
+                    x, self._device_of(n)
+                )
+                for n, x in first.items()
+            }
+            for side in range(2)
         )
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
@@ -119,6 +126,9 @@ class StepRunner:
         self._use(step)
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
+        # The models and shapes that have run, of which onnxruntime has planned the memory.
+        self._planned: set[tuple[int, frozenset[Any]]] = set()
+        self._plan = 0, frozenset[Any]()
         self._at = _Position()
         if after is not None:
             self._at = self._following(after, first)
@@ -157,7 +167,13 @@ class StepRunner:
         if at.can_undo:  # the step writes over what the one before it read, also where it fails
             self._at = at._replace(can_undo=False)
         try:
-            self._runs[side]()
+            if self._plan in self._planned:
+                self._runs[side]()
+            else:
+                give_back()  # what the state was made of
+                self.session.run_first(self._bindings[side])
+                give_back()
+                self._planned.add(self._plan)
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch) from error
         self._at = _Position(at.steps + 1, 1 - side, side, True, self._bindings[side])
@@ -211,7 +227,7 @@ class StepRunner:
     def before(self) -> dict[str, Array]:
         """A copy of the state before the last step, undone or not, which is where its metrics are
         computed."""
-        side = self._at.read if self._at.read >= 0 else 1
+        side = self._at.read if self._at.read >= 0 else self._at.current
         return {n: array_of(buffer) for n, buffer in self._sets[side].items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -302,6 +318,7 @@ class StepRunner:
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
         replacement = None if self._instead is None else self._instead(shapes)
         self._use(self._first if replacement is None else replacement)
+        self._plan = id(self.model), frozenset(shapes.items())
         buffers = {name: buffer_of(x, self._device_of(name)) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():

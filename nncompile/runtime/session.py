@@ -198,6 +198,15 @@ class Session:
         rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
         return BackendError(f"{self.name} failed on these data: {_reason(error)}", rows=rows)
 
+    def run_first(self, binding: Any) -> None:
+        """Runs what is bound, of sizes that were not run before, and gives back the memory that the
+        run took. onnxruntime plans one block of memory for such sizes in it, for all later runs,
+        beside which it would keep the other for ever."""
+        options = ort.RunOptions()
+        if self.device[0] == "cpu":
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self.onnxruntime.run_with_iobinding(binding, options)
+
     def runner(self, binding: Any) -> Callable[[], None]:
         """A function that runs what is bound: past onnxruntime's Python wrapper, which takes
         longer than a small model, where this version has the way that it takes itself."""

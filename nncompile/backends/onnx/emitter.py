@@ -55,6 +55,8 @@ class Emitter(Fusions, Sizes):
         super().__init__(opset, parent, conditional)
         # Of native kernels; None where files are to have none of them.
         self.functions: Functions | None = parent.functions if parent else functions
+        # In a function, the sizes that its model's inputs have.
+        self._outer_sizes: frozenset[sp.Symbol] = parent._outer_sizes if parent else frozenset()
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
         self.expected: Mapping[sp.Symbol, int] = parent.expected if parent else sizes or {}
         self.locations: LocationTable = parent.locations if parent else LocationTable()
@@ -110,6 +112,7 @@ class Emitter(Fusions, Sizes):
             return None
         inner = Emitter(self.opset, bounds=self.bounds, sizes=self.expected)
         inner._in_gradient = self.is_backward
+        inner._outer_sizes = self._bounded()
         inputs = inner.formals(op.label, types)
         inner.types, inner.type = types, value.type
         if isinstance(op, Elementwise):
@@ -268,7 +271,7 @@ class Emitter(Fusions, Sizes):
         expected = substitute(size, self.expected)
         if isinstance(expected, int):
             return few(self) if expected <= limit else many(self)
-        known = self._sizes.keys() - self._late
+        known = self._bounded()
         if self.bounds is not None and symbols([size]) <= known:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
@@ -288,6 +291,10 @@ class Emitter(Fusions, Sizes):
         result: Any = names if isinstance(type_, TupleType) else names[0]
         value: Names = result
         return value
+
+    def _bounded(self) -> frozenset[sp.Symbol]:
+        """The sizes that are known before the model runs."""
+        return self._outer_sizes | (self._sizes.keys() - self._late)
 
     def _graph(
         self,
