@@ -21,6 +21,7 @@ from nncompile.ir.op import Value, apply
 from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
 from nncompile.runtime.buffers import run_bound
+from nncompile.runtime.native import native_library, register
 from tests.differences import dot
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation
 from tests.fuzzing.comparison import GraphFeeds, Mismatch, Reference
@@ -192,8 +193,9 @@ def _check_difference(
 
 
 def check_onnx(reference: Reference, graph: Graph, level: str) -> None:
-    """onnxruntime at an optimization level gives what numpy gives in double."""
-    model = to_model(graph)
+    """onnxruntime at an optimization level, or with native kernels, gives what numpy gives in
+    double."""
+    model = to_model(graph, kernels=level in CALLING)
     onnx.checker.check_model(model)
     run = loaded(model, level)
     for i, (sizes, feeds) in enumerate(reference.bindings):
@@ -214,6 +216,8 @@ LEVELS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+# With calls of native kernels: put in place by the runtime, or computed by the library.
+CALLING = ("functions", "native kernels")
 
 
 def loaded(model: onnx.ModelProto, level: str) -> Callable[[Feeds], Feeds]:
@@ -221,7 +225,10 @@ def loaded(model: onnx.ModelProto, level: str) -> Callable[[Feeds], Feeds]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.graph_optimization_level = LEVELS[level]
+    options.graph_optimization_level = LEVELS.get(level, LEVELS["all"])
+    library = native_library() if level == "native kernels" else None
+    if library is not None:
+        register(library, options, model, 1)
     made = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     inputs = [i.name for i in made.get_inputs()]
     outputs = [o.name for o in made.get_outputs()]

@@ -20,6 +20,7 @@ from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Op
 from nncompile.passes import PASSES, optimize
+from nncompile.runtime.native import native_library
 from tests.fuzzing.checks import (
     Derived,
     check_double,
@@ -78,6 +79,7 @@ class Plan:
     double: bool = False
     inference: bool = False
     plain_runtime: bool = True  # onnxruntime on the graph as written, too
+    calling: str = ""  # or "functions" or "native kernels": how calls of those are run
     torch: str = "source"  # or "script", or ""
 
 
@@ -116,10 +118,19 @@ def programs(draw: st.DrawFn, focus: type[Op] | None = None, most: int = 5) -> F
         double=b.chance(25),
         inference=b.chance(15),
         plain_runtime=b.chance(40),
+        calling=_calling(b.seed),
         torch="script" if b.chance(8) else "source" if b.chance(60) else "",
     )
     program = b.finished()
     return Found(with_special_data(program) if b.chance(25) else program, plan)
+
+
+def _calling(seed: int) -> str:
+    """Every third program calls native kernels; where there are none, every sixth."""
+    if seed % 3:
+        return ""
+    is_native = seed % 2 and native_library() is not None
+    return "native kernels" if is_native else "functions" if seed % 2 == 0 else ""
 
 
 @cache
@@ -172,6 +183,8 @@ def _checks(made: Derived, plan: Plan) -> list[tuple[str, Check]]:
     ]
     if plan.plain_runtime:
         runs.append(("onnxruntime", lambda: check_onnx(reference, graph, other)))
+    if plan.calling:
+        runs.append(("onnxruntime", lambda: check_onnx(reference, optimized(), plan.calling)))
     torch = torch_checks() if plan.torch else None
     if torch is not None and plan.torch == "script":
         runs.append(("TorchScript", lambda: torch.check_script(reference, optimized())))

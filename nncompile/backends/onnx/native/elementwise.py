@@ -147,7 +147,8 @@ def _rebuilt(
             if v not in of:
                 new[v] = rebuilt(v, [new[a] for a in v.args])
             elif not of[v].results or of[v].results[0] not in new:
-                new.update(_called([of[v]], (), new, state_bytes(of[v])))
+                _, ordered = in_one_order(of[v])  # so that equal ones have one function
+                new.update(_called([ordered], (), new, state_bytes(ordered)))
 
     waiting: dict[Value, None] = {}
     for v in sorted(nodes, key=levels.__getitem__):  # keeps the order within a level
