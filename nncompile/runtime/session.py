@@ -19,7 +19,7 @@ from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_j
 from nncompile.runtime.buffers import run_bound
 from nncompile.runtime.external_data import check_external_data
 from nncompile.runtime.feeds import Port, check_feeds, describe
-from nncompile.runtime.native import Library, calls_kernels, native_library, register
+from nncompile.runtime.native import Library, names_of, native_library, register
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
 
 RUNTIME_VERSION: str = ort.__version__
@@ -110,10 +110,10 @@ class Session:
             options.profile_file_prefix = profile
         source, self.name = _source(model)
         self.library: Library | None = None
-        if [name for name, _ in resolved] == _CPU and calls_kernels(model):
-            self.library = native_library(native)
-        if self.library is not None:
-            register(self.library, options, model, threads)
+        names = names_of(model) if [name for name, _ in resolved] == _CPU else ""
+        if names and (library := native_library(native)) is not None:
+            register(library, options, names, threads)
+            self.library = library
         try:
             self.onnxruntime = ort.InferenceSession(
                 source, options, providers=resolved, enable_fallback=False

@@ -21,7 +21,7 @@ from nncompile.ir.op import Value, apply
 from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
 from nncompile.runtime.buffers import run_bound
-from nncompile.runtime.native import native_library, register
+from nncompile.runtime.native import names_of, native_library, register
 from tests.differences import dot
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation
 from tests.fuzzing.comparison import GraphFeeds, Mismatch, Reference
@@ -227,8 +227,9 @@ def loaded(model: onnx.ModelProto, level: str) -> Callable[[Feeds], Feeds]:
     options.log_severity_level = 4
     options.graph_optimization_level = LEVELS.get(level, LEVELS["all"])
     library = native_library() if level == "native kernels" else None
-    if library is not None:
-        register(library, options, model, 1)
+    names = names_of(model)
+    if library is not None and names:
+        register(library, options, names, 1)
     made = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     inputs = [i.name for i in made.get_inputs()]
     outputs = [o.name for o in made.get_outputs()]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import Emitter, value_info
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
-from nncompile.backends.onnx.native.functions import Functions
+from nncompile.backends.onnx.native.functions import FUNCTIONS_KEY, Functions
 from nncompile.backends.onnx.native.outlining import with_native_calls
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import located_nowhere
@@ -102,8 +102,9 @@ def to_model(
         producer_name="nncompile",
         functions=functions.protos if functions else [],
     )
-    if metadata:
-        helper.set_model_props(model, dict(metadata))
+    calls = {FUNCTIONS_KEY: functions.counts} if functions and functions.protos else {}
+    if metadata or calls:
+        helper.set_model_props(model, {**(metadata or {}), **calls})
     return model
 
 

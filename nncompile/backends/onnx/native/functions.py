@@ -17,6 +17,8 @@ from onnx import helper, numpy_helper
 from nncompile.ir.native import Kernel
 
 DOMAIN = "nncompile.kernels"
+FUNCTIONS_KEY = f"{DOMAIN}.functions"
+"""The key of a model's metadata: which kernels it calls, and how many functions of each it has."""
 MOST = 32
 """The functions of one kernel in a file; the native library has so many names for each."""
 
@@ -60,9 +62,9 @@ class Functions:
         return self._names[key]
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many functions each kernel has."""
-        return dict(self._counts)
+    def counts(self) -> str:
+        """How many functions each kernel has, as the native library wants it: `Elementwise:3`."""
+        return " ".join(f"{name}:{count}" for name, count in sorted(self._counts.items()))
 
 
 def constant_nodes(constants: dict[str, Any]) -> list[onnx.NodeProto]:
