@@ -204,9 +204,9 @@ def test_the_public_way_gives_the_same_steps(
         def __init__(self, inner: Any) -> None:
             self.inner, self.calls = inner, 0
 
-        def run_with_iobinding(self, binding: Any) -> None:
+        def run_with_iobinding(self, binding: Any, *options: Any) -> None:
             self.calls += 1
-            self.inner.run_with_iobinding(binding)
+            self.inner.run_with_iobinding(binding, *options)
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):

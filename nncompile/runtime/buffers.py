@@ -62,6 +62,15 @@ def array_of(buffer: ort.OrtValue) -> Array:
     return bits.view(bf16.numpy)
 
 
+def view_of(buffer: ort.OrtValue) -> Array:
+    """What a buffer holds, not to be written to: where it lies, if numpy can read it there."""
+    if buffer.element_type() == _BFLOAT16 or buffer.device_name().lower() != "cpu":
+        return array_of(buffer)
+    array: Array = buffer.numpy()
+    array.flags.writeable = False
+    return array
+
+
 def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:
     """A function that copies a contiguous array into the buffer: past onnxruntime's Python wrapper,
     where this version has the way that it takes itself."""

@@ -2,7 +2,8 @@
 
 Two sets of state buffers change places: a step reads one and writes the other. (One set, read and
 written at once, gives wrong weights: onnxruntime may write a result before it has read all of its
-inputs.) A batch is copied into buffers that stay where they are while its shape does.
+inputs.) Small arrays of a batch are copied into buffers that stay where they are while their shapes
+do; large ones are read where they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
-from nncompile.runtime.buffers import array_of, bits_of, buffer_like, buffer_of, filler, give_back
+from nncompile.runtime.batch_inputs import BatchInputs
+from nncompile.runtime.buffers import (
+    array_of,
+    bits_of,
+    buffer_like,
+    buffer_of,
+    give_back,
+    view_of,
+)
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
@@ -104,14 +113,11 @@ class StepRunner:
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
         # What a step writes before it is read need not be filled.
-        self._sets = tuple(
-            {
-                n: (buffer_of if side == 0 or n not in self.state_map else buffer_like)(
-                    x, self._device_of(n)
-                )
-                for n, x in first.items()
-            }
-            for side in range(2)
+        written = self.state_map
+        made = [(n, x, self._device_of(n)) for n, x in first.items()]
+        self._sets = (
+            {n: buffer_of(x, device) for n, x, device in made},
+            {n: (buffer_like if n in written else buffer_of)(x, d) for n, x, d in made},
         )
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
@@ -124,8 +130,7 @@ class StepRunner:
         self._ready: dict[int, tuple[Any, ...]] = {}
         self._add(step, self.session)
         self._use(step)
-        # Of each input that is not state: name, element type, shape, and what fills its buffer.
-        self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
+        self._batch: BatchInputs | None = None  # of the last batch
         # The models and shapes that have run, of which onnxruntime has planned the memory.
         self._planned: set[tuple[int, frozenset[Any]]] = set()
         self._plan = 0, frozenset[Any]()
@@ -151,16 +156,16 @@ class StepRunner:
                 f"a step takes a dict of arrays by input name, got {shown(batch)}",
                 rows=[("input", port.name, port.type) for port in self._batch_ports],
             )
-        if not self._filled(batch):
+        at, inputs = self._at, self._batch
+        if inputs is None or not inputs.fed(batch, at.current):
             batch = check_feeds(self._batch_ports, batch)
-            if not self._filled(batch):
-                self._allocate(batch)
-        at = self._at
+            if inputs is None or not inputs.fed(batch, at.current):
+                inputs = self._allocate(batch)
+                inputs.fed(batch, at.current)
         if not at.equal:  # after `put`, or an interrupt within `load`
-            now = self.state().items()
-            at = self._copied({n: x for n, x in now if n not in self.state_map})
+            at = self._copied(self.look(n for n in self._sets[0] if n not in self.state_map))
         side = at.current
-        for name, buffer in self._misplaced[side]:
+        for name, buffer in inputs.misplaced[side]:
             self._bindings[side].bind_ortvalue_input(name, buffer)
         for name in self._free:  # or a result keeps the sizes of the first run
             self._bindings[side].bind_output(name, "cpu")
@@ -216,6 +221,11 @@ class StepRunner:
         """Copies of those parts of the state after the last step."""
         buffers = self._sets[self._at.current]
         return {name: array_of(buffers[name]) for name in names}
+
+    def views(self) -> dict[str, Array]:
+        """The state after the last step, to be read before the next one: without a copy where it
+        lies in main memory."""
+        return {n: view_of(buffer) for n, buffer in self._sets[self._at.current].items()}
 
     def put(self, arrays: Mapping[str, Any]) -> None:
         """Goes on with these values of parts of the state that no step changes; `undo` takes them
@@ -287,24 +297,8 @@ class StepRunner:
         """Where the buffer of an input is made."""
         return self.session.device_of_input(name) or self.session.device
 
-    def _expected(self, name: str) -> str | None:
-        """The device type where the session reads an input."""
-        device = self.session.device_of_input(name)
-        return None if device is None else device[0]
-
-    def _filled(self, batch: Mapping[str, Any]) -> bool:
-        """Copies the arrays of `batch` into the buffers, where they are of the same types."""
-        if len(batch) != len(self._batch):
-            return False
-        for name, dtype, shape, fill in self._batch:
-            x = batch.get(name)
-            if type(x) is not np.ndarray or x.dtype != dtype or x.shape != shape:
-                return False
-            fill(x if x.flags.c_contiguous else np.ascontiguousarray(x))
-        return True
-
-    def _allocate(self, batch: Mapping[str, Array]) -> None:
-        """Makes buffers for batches like this one, which they hold then."""
+    def _allocate(self, batch: Mapping[str, Array]) -> BatchInputs:
+        """Makes ready for batches like this one."""
         empty = [(n, describe(x.dtype, x.shape)) for n, x in batch.items() if x.size == 0]
         if empty:  # its mean loss is 0/0, and onnxruntime's Gemm ignores β where it sums nothing
             raise FeedError(
@@ -315,27 +309,13 @@ class StepRunner:
         shapes = {name: x.shape for name, x in batch.items()}
         if self._check is not None:
             self._check(shapes)
-        self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
+        self._batch = None  # until all is bound, so that an interrupt leaves nothing half done
         replacement = None if self._instead is None else self._instead(shapes)
         self._use(self._first if replacement is None else replacement)
         self._plan = id(self.model), frozenset(shapes.items())
-        buffers = {name: buffer_of(x, self._device_of(name)) for name, x in batch.items()}
-        for binding in self._bindings:
-            for name, buffer in buffers.items():
-                binding.bind_ortvalue_input(name, buffer)
-        # onnxruntime copies an input that it reads on another device when it is bound, not when it
-        # runs: it would read for ever what was there then. Those are bound again for each step.
-        self._misplaced = tuple(
-            [
-                (name, buffer)
-                for name, buffer in (state | buffers).items()
-                if buffer.device_name().lower() != self._expected(name)
-            ]
-            for state in self._sets
-        )
-        self._batch = tuple(
-            (name, x.dtype, x.shape, filler(buffers[name])) for name, x in batch.items()
-        )
+        about = self.session, self._bindings, self._sets, self._device_of
+        self._batch = BatchInputs(batch, *about)
+        return self._batch
 
 
 def _state_map(session: Session) -> dict[str, str]:

@@ -145,6 +145,7 @@ class Session:
             else dict(zip((port.name for port in self.inputs), infos(), strict=True))
         )
         ports = (*self.inputs, *self.outputs)
+        self._has_run = False
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
 
     @property
@@ -174,7 +175,9 @@ class Session:
             if self._binds:
                 results = run_bound(self.onnxruntime, arrays, names)
             else:
-                results = self.onnxruntime.run(names, arrays)
+                options = None if self._has_run else self._first_options()
+                results = self.onnxruntime.run(names, arrays, options)
+                self._has_run = True
         except RUN_ERRORS as error:
             raise self.failure(error, arrays) from error
         except UnicodeDecodeError:
@@ -199,13 +202,17 @@ class Session:
         return BackendError(f"{self.name} failed on these data: {_reason(error)}", rows=rows)
 
     def run_first(self, binding: Any) -> None:
-        """Runs what is bound, of sizes that were not run before, and gives back the memory that the
-        run took. onnxruntime plans one block of memory for such sizes in it, for all later runs,
-        beside which it would keep the other for ever."""
+        """Runs what is bound, of sizes that were not run before; see `_first_options`."""
+        self.onnxruntime.run_with_iobinding(binding, self._first_options())
+
+    def _first_options(self) -> ort.RunOptions:
+        """Those of the first run with some sizes: they give the memory back that it takes.
+        onnxruntime plans one block of memory for such sizes in it, for all later runs, beside which
+        it would keep the other for ever."""
         options = ort.RunOptions()
         if self.device[0] == "cpu":
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self.onnxruntime.run_with_iobinding(binding, options)
+        return options
 
     def runner(self, binding: Any) -> Callable[[], None]:
         """A function that runs what is bound: past onnxruntime's Python wrapper, which takes

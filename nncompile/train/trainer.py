@@ -16,7 +16,6 @@ from nncompile.compiler.compile import CompiledStep, compile_step, compiled_step
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import (
     ModelError,
-    did_you_mean,
     seed_number,
     whole_number,
 )
@@ -25,10 +24,12 @@ from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
 from nncompile.program.recipe import Recipe
 from nncompile.program.weighted_losses import weighted
+from nncompile.runtime.buffers import give_back
 from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.native import Library
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import StepRunner
+from nncompile.train.averages import average_of
 from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
@@ -122,8 +123,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     @property
     def params(self) -> dict[str, Array]:
         """A copy of the parameters by path."""
-        state = self.state
-        return {path: state[path] for path in self.model.parameters}
+        return self._loop.runner.look(self.model.parameters)
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         """Goes on with these values of parameters or other state; the rest stays as it is. With
@@ -154,7 +154,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         """
         if isinstance(source, Trainer):
             paths = (*source.model.parameters, *source.model.states)
-            state = source.state
+            state = source._loop.runner.views()
             source = {path: state[path] for path in paths}
         elif not isinstance(source, Mapping):
             source = load_state(source)[0]
@@ -169,28 +169,10 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         """A copy of the state with the averages of that name (see `Average`) in the place of the
         parameters: for `predict`, `evaluate` and `export` as `params`. The name may be left out
         where the recipe keeps one average. Raises `ModelError` where there is no such average."""
-        averages = self.compiled.source.averages
-        if name is None and len(averages) == 1:
-            (name,) = averages
-        if name is None and averages:
-            raise ModelError(
-                f"the recipe keeps {len(averages)} averages of the weights: {', '.join(averages)}",
-                hint=f"say which: averaged({next(iter(averages))!r})",
-            )
-        if name is None or name not in averages:
-            raise ModelError(
-                "the recipe keeps no average of the weights"
-                if name is None
-                else f"the recipe keeps no average {name!r} of the weights",
-                hint=did_you_mean(name, averages)
-                if averages
-                else "training(..., average=ema(0.999)) keeps one",
-            )
+        slots = average_of(self.compiled.source.averages, name)
         state = self.state
         # An average of numbers of 16 bits is kept in f32.
-        return state | {
-            path: state[slot].astype(state[path].dtype) for path, slot in averages[name].items()
-        }
+        return state | {path: state[slot].astype(state[path].dtype) for path, slot in slots.items()}
 
     @suggests_names
     def fit(
@@ -323,7 +305,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
             )
         check_targets(y, "evaluate", "batch_size")
         feeder = self._evaluation.feeder(data, batch_size, y)
-        return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
+        state = self._loop.runner.views()
+        return self._evaluation.metrics(feeder, {**state, **(params or {})})
 
     @suggests_names
     def predict(
@@ -336,7 +319,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         rows. `params` are other values of parameters or states by path, such as those of
         `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
         several batches that is not made of theirs (see `joined`)."""
-        return self._evaluation.predict(inputs, batch_size, {**self.state, **(params or {})})
+        state = {**self._loop.runner.views(), **(params or {})}
+        return self._evaluation.predict(inputs, batch_size, state)
 
     @suggests_names
     def export(
@@ -352,20 +336,23 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         written: the model with its weights, or with `to="step"` the step that goes on from here.
         `params` are other values of parameters or states, such as those of `averaged`."""
         options = opset, external_data
-        state = {**self.state, **(params or {})}
+        state = {**self._loop.runner.views(), **(params or {})}
         return export(self.recipe, path, to, state, *options, training_info=training_info)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        return self.snapshot().write(path)
+        return self._snapshot(copied=False).write(path)
 
     def snapshot(self) -> Snapshot:
         """What `save` writes, kept in memory: `write(path)` writes it later."""
+        return self._snapshot(copied=True)
+
+    def _snapshot(self, copied: bool) -> Snapshot:
         self._loop.settle()
         loop = self._loop
-        step, epoch = self.compiled.source, loop.epoch
-        return Snapshot.of(self.state, step, self.seed, epoch, loop.callback_states)
+        state = self.state if copied else loop.runner.views()
+        return Snapshot.of(state, self.compiled.source, self.seed, loop.epoch, loop.callback_states)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
@@ -375,6 +362,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         self._go_on_with(compiled, saved.state)
         self._loop.load(saved.state, saved.epoch, saved.callbacks)
         self.seed = saved.seed
+        del saved
+        give_back()
 
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""

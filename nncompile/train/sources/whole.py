@@ -10,12 +10,13 @@ import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.ir.types import Array
+from nncompile.runtime.batch_inputs import BOUND
 from nncompile.runtime.feeds import Port, describe
 from nncompile.train.sources.arrays import Rows, StoredArray
 from nncompile.train.sources.batches import Order
 from nncompile.train.sources.casting import Cast
 
-_BLOCK = 64  # batches that are gathered at once: one batch at a time costs more than a small step
+_BLOCK = 64  # small batches that are gathered at once: one at a time costs more than their step
 _BLOCK_BYTES = 2**24  # and no more than that, beyond one batch
 _CHECK_BYTES = 2**26  # of the data that are checked at once
 _SAMPLE = 16  # examples that show whether they influence each other
@@ -51,10 +52,7 @@ class WholeData:
 
     def taken(self, rows: slice | Array, first: int = 0) -> dict[str, Array]:
         """Those rows of the arrays, in the declared types; `first` is the number of the first."""
-        cut = {
-            name: self._cast(name, np.ascontiguousarray(x[rows]), first)
-            for name, x in self._rows.items()
-        }
+        cut = {name: self._cast(name, _taken(x, rows), first) for name, x in self._rows.items()}
         return {name: cut[name] if name in cut else self._uncut[name] for name in self._names}
 
     def _cast(self, name: str, array: Array, first: int) -> Array:
@@ -77,7 +75,8 @@ class WholeData:
             yield from islice([dict(self._uncut)], skip, None)
             return
         chosen = None if order is None else np.random.default_rng(order).permutation(self.count)
-        fitting = _BLOCK_BYTES // max(self.size * self._row_bytes, 1)
+        batch_bytes = self.size * self._row_bytes
+        fitting = 1 if batch_bytes >= BOUND else _BLOCK_BYTES // max(batch_bytes, 1)
         block = self.size * min(_BLOCK, max(1, fitting))
         for start in range(skip * self.size, self.count, block):
             stop = min(start + block, self.count)
@@ -104,6 +103,13 @@ class WholeData:
         """Names, types and sizes, for messages."""
         columns: dict[str, Any] = {**self._uncut, **self._rows}
         return [(n, describe(columns[n].dtype, columns[n].shape)) for n in self._names]
+
+
+def _taken(rows: Rows, chosen: slice | Array) -> Array:
+    """Those rows: of a slice as they lie, where they are in order."""
+    if isinstance(chosen, slice) or not isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[chosen])
+    return np.asarray(rows).take(chosen, axis=0)  # in half the time of rows[chosen]
 
 
 def fitted(port: Port, rows: Rows) -> Rows:
