@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.figures import Figure
 from benchmarks.rows import Row, SideResult
 from benchmarks.workloads import Targets
 
@@ -45,11 +46,26 @@ def rows_of(document: Document) -> list[Row]:
     return [as_row(kept) for kept in document.get("rows", [])]
 
 
+def figures_of(document: Document) -> list[Figure]:
+    """Its rows of one figure a side."""
+    names = {f.name for f in dataclasses.fields(Figure)}
+    return [
+        Figure(**{name: value for name, value in kept.items() if name in names})
+        for kept in document.get("figures", [])
+    ]
+
+
+def figure_as_json(figure: Figure) -> dict[str, Any]:
+    """A figure, with what follows from it."""
+    derived = {"key": figure.key, "best": figure.best, "ratio": figure.ratio}
+    return dataclasses.asdict(figure) | derived | {"is_short": figure.is_short}
+
+
 def read(file: Path) -> Document:
     """Raises `typer.BadParameter` for a file that is none of ours."""
     try:
         document = json.loads(file.read_text("utf-8"))
-        rows_of(document)
+        rows_of(document), figures_of(document)
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,8 +1,10 @@
-"""What `fit` adds to a step: the time of an epoch against that of its bare steps, interleaved."""
+"""What `fit` adds to a step: the time of an epoch against that of its bare steps, in random order
+in each round; beside what torch's own way to the batches costs."""
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.base import Absent, installed
 from dsl import Dense, accuracy, adam, cross_entropy, f32, i64, model, relu, training
 from nncompile import Trainer
 
@@ -25,12 +28,14 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class FitRow:
-    """Medians over the rounds, in microseconds a step."""
+    """Medians over the rounds, in microseconds a step. `torch` is what a batch costs there before
+    its step: a `DataLoader` of arrays, or a list of arrays that become tensors."""
 
     data: str
     bare: float
     fit: float
     target: float
+    torch: float | None = None
 
     @property
     def added(self) -> float:
@@ -73,14 +78,44 @@ def measure_fit(threads: int = 1) -> list[FitRow]:
         "list of tuples": lambda: trainer.fit(tuples, epochs=1, verbose=0),
         "list of batches": lambda: trainer.fit(batches, epochs=1, verbose=0),
     }
+    sides = {**sides, **_peers(data, batches)}
     times: dict[str, list[float]] = {name: [] for name in sides}
+    draw = random.Random(0)
     for round_number in range(ROUNDS + 1):
-        for name, side in sides.items():
-            seconds = _seconds(side)
+        for name in draw.sample(list(sides), len(sides)):
+            seconds = _seconds(sides[name])
             if round_number:  # the first warms up
                 times[name].append(1e6 * seconds / len(batches))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    return [FitRow(name, medians["bare"], medians[name], TARGETS[name]) for name in TARGETS]
+    return [
+        FitRow(name, medians["bare"], medians[name], target, medians.get(_peer_of(name)))
+        for name, target in TARGETS.items()
+    ]
+
+
+def _peer_of(data: str) -> str:
+    return "DataLoader" if data == "arrays" else "tensors"
+
+
+def _peers(data: Any, batches: Any) -> dict[str, Callable[[], Any]]:
+    """torch's way to each batch, without a step; nothing where torch is not installed."""
+    try:
+        torch, utilities = installed("torch", "torch.utils.data")
+    except Absent:
+        return {}
+    dataset = utilities.TensorDataset(*(torch.from_numpy(a) for a in data.values()))
+    loader = utilities.DataLoader(dataset, batch_size=BATCH, shuffle=True)
+
+    def loaded() -> None:
+        for _ in loader:
+            pass
+
+    def turned() -> None:
+        for batch in batches:
+            for array in batch.values():
+                torch.from_numpy(array)
+
+    return {"DataLoader": loaded, "tensors": turned}
 
 
 def _seconds(side: Callable[[], Any]) -> float:

@@ -17,7 +17,8 @@ from benchmarks.measure import Effort, Turn, interleaved
 from benchmarks.networks import sizes
 from benchmarks.peers.base import installed
 from benchmarks.peers.torch_eager import NETWORKS, module_of
-from benchmarks.workloads import OPTIMIZERS, Array, Batch, Workload, numbers, padded
+from benchmarks.recipes import OPTIMIZERS, recipe_of
+from benchmarks.workloads import Array, Batch, Workload, numbers, padded
 from dsl import cross_entropy, f32, i64, model
 from nncompile import export, load_onnx, training
 from nncompile.compiler.compile import CompiledStep, compile_step
@@ -106,7 +107,7 @@ def measure_imported(threads: int = 1, only: str = "") -> list[ImportedRow]:
 
 def _measure(case: _Case, source: str, threads: int) -> ImportedRow:
     workload = case.workload
-    native = compile_step(workload.recipe())
+    native = compile_step(recipe_of(workload))
     state = native.source.initial()
     batches = workload.batches(_BATCHES)
     with tempfile.TemporaryDirectory() as directory:

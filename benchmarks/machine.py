@@ -18,8 +18,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from benchmarks.peers import Peer
-from benchmarks.peers.base import installed
+from benchmarks.peers.base import Peer, installed
 
 PACKAGES = ("nncompile", "nncompile-kernels", "onnxruntime", "numpy", "torch", "jax", "jaxlib")
 SIZE, REPEATS = 1024, 7  # of the matrices

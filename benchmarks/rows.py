@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Clock, Effort, SystemClock, Timing, Turn, interleaved
-from benchmarks.peers import Absent, Lacking, Ours, OursInTorchScript, Peer, Side
+from benchmarks.peers.base import Absent, Lacking, Peer, Side
+from benchmarks.peers.ours import Ours, OursInTorchScript
+from benchmarks.recipes import recipe_of
+from benchmarks.sides import AGAIN, NATIVE, OURS, OWN
 from benchmarks.workloads import Targets, Workload
 from nncompile.compiler.compile import compile_step
 
-OURS, AGAIN, NATIVE = "nncompile", "nncompile again", "nncompile native"
-SCRIPT = OursInTorchScript.name
-OWN = (OURS, AGAIN, NATIVE, SCRIPT)
 BATCHES = 20
 TRAINING, INFERENCE = "training", "inference"
 
@@ -24,13 +24,15 @@ TRAINING, INFERENCE = "training", "inference"
 @dataclass(frozen=True)
 class SideResult:
     """Medians over the rounds, in milliseconds a call; `ratio` is this side's time by ours, round
-    by round, with its quartiles; `difference` the largest relative one of its results from ours."""
+    by round, with its quartiles, `native_ratio` that by ours with native kernels; `difference` the
+    largest relative one of its results from ours."""
 
     milliseconds: float
     processor_milliseconds: float
     ratio: float
     quartiles: tuple[float, float]
     difference: float
+    native_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,7 @@ class Row:
     @property
     def native_ratio(self) -> float | None:
         """The time of the best peer by that with native kernels."""
-        if self.best is None or NATIVE not in self.sides:
-            return None
-        return self.sides[self.best].ratio / self.sides[NATIVE].ratio
+        return None if self.best is None else self.sides[self.best].native_ratio
 
     @property
     def again(self) -> float:
@@ -131,7 +131,7 @@ class Bench:
 
     def training(self, workload: Workload) -> Row:
         """A training step of all sides. Raises `AssertionError` where losses differ."""
-        state = compile_step(workload.recipe()).source.initial()
+        state = compile_step(recipe_of(workload)).source.initial()
         peers: list[Peer] = [Ours(OURS), Ours(AGAIN), *self.peers]
         batches = workload.batches(BATCHES)
         lacking: dict[str, str] = {}
@@ -161,7 +161,7 @@ class Bench:
 
     def inference(self, workload: Workload) -> Row:
         """Inference of all sides. Raises `AssertionError` where results differ."""
-        state = compile_step(workload.recipe()).source.initial()
+        state = compile_step(recipe_of(workload)).source.initial()
         peers: list[Any] = [Ours(OURS), Ours(AGAIN), *self.peers]
         script = OursInTorchScript()
         with suppress(Absent):
@@ -211,11 +211,12 @@ class Bench:
 def _sides(
     timings: Mapping[str, Timing], differences: Mapping[str, float]
 ) -> dict[str, SideResult]:
-    ours = timings[OURS]
+    ours, native = timings[OURS], timings.get(NATIVE)
     return {
         name: SideResult(
             *(t.median * 1e3, t.processor_median * 1e3, *t.ratio(ours)),
             differences.get(name, 0.0),
+            t.ratio(native)[0] if native else None,
         )
         for name, t in timings.items()
     }

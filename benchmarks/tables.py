@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from benchmarks.figures import Figure
 from benchmarks.fit_overhead import FitRow
 from benchmarks.imported import ImportedRow
-from benchmarks.rows import NATIVE, SCRIPT, TRAINING, Row
+from benchmarks.rows import TRAINING, Row
+from benchmarks.sides import NATIVE, OURS, SCRIPT
 
 TITLES = {
     TRAINING: "Milliseconds of a training step",
     "inference": "Milliseconds of inference",
+    "memory": "Time to the first step, and memory, each side in a process of its own",
+    "compile": "Seconds from a network to its first training step",
 }
 
 
@@ -24,12 +28,12 @@ def steps(rows: Sequence[Row], kind: str) -> Table:
     table.add_column("workload", no_wrap=True)
     peers = list(dict.fromkeys(name for row in rows for name in row.peers))
     own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
-    names = ("ours", *(name.removeprefix("nncompile ") for name in own), *peers)
+    names = ("ours", "CPU", *(name.removeprefix("nncompile ") for name in own), *peers)
     for name in (*names, "best peer", "ratio", "quartiles", "target", "A/A"):
         table.add_column(name, justify="right", no_wrap=name in ("quartiles", "target"))
     for row in rows:
         table.add_row(
-            *(row.name, f"{row.ours.milliseconds:.3f}"),
+            *(row.name, f"{row.ours.milliseconds:.3f}", f"{row.ours.processor_milliseconds:.3f}"),
             *(_milliseconds(row, name) for name in (*own, *peers)),
             *_against_the_best(row),
             f"{row.again:.2f}",
@@ -54,6 +58,25 @@ def _against_the_best(row: Row) -> tuple[str, str, str, str]:
     return row.best, ratio, f"{low:.2f}–{high:.2f}", targets
 
 
+def figures(rows: Sequence[Figure]) -> Table:
+    """Rows of one part, with a column for each side that any has."""
+    table = Table(title=TITLES[rows[0].part], box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    peers = list(dict.fromkeys(name for row in rows for name in row.sides if name != OURS))
+    for name in ("ours", *peers, "best peer", "ratio", "target"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        values = (row.sides.get(name) for name in (OURS, *peers))
+        ratio = "–" if row.ratio is None else f"{row.ratio:.2f}{' short' if row.is_short else ''}"
+        table.add_row(
+            *(row.subject, f"{row.what}, {row.unit}"),
+            *("–" if value is None else f"{value:.2f}" for value in values),
+            *(row.best or "none", ratio, "–" if row.target is None else f"≥ {row.target:g}"),
+        )
+    return table
+
+
 def imported(rows: Sequence[ImportedRow]) -> Table:
     """Steps of files beside those of the networks that they were made of."""
     title = f"Milliseconds of a step of a file, threads: {rows[0].threads}; beside the network's"
@@ -76,9 +99,10 @@ def fits(rows: Sequence[FitRow]) -> Table:
     """What `fit` adds to a step."""
     table = Table(title="Microseconds of a step of `fit`", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("data", no_wrap=True)
-    for name in ("bare step", "fit", "added", "target"):
+    for name in ("bare step", "fit", "added", "target", "torch's data"):
         table.add_column(name, justify="right")
     for r in rows:
-        figures = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
-        table.add_row(r.data, *figures, f"≤ {r.target:g}")
+        shown = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
+        torch = "–" if r.torch is None else f"{r.torch:.1f}"
+        table.add_row(r.data, *shown, f"≤ {r.target:g}", torch)
     return table

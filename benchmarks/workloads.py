@@ -8,18 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.networks import in_dsl, sizes
-from dsl import adam, adamw, sgd, training
-from nncompile.program.recipe import Recipe
+from benchmarks.networks import sizes
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
-OPTIMIZERS = {
-    "sgd": sgd,
-    "momentum": lambda rate: sgd(rate, momentum=0.9),
-    "adam": adam,
-    "adamw": adamw,
-}
 LEARNING_RATES = {"sgd": 0.01, "momentum": 0.01, "adam": 0.001, "adamw": 0.001}
 
 
@@ -38,7 +30,7 @@ class Workload:
 
     name: str
     batch: int
-    optimizer: str  # a name in OPTIMIZERS
+    optimizer: str  # a name in LEARNING_RATES
     network: str  # a name in `networks.in_dsl`, and in the frameworks beside it
     inputs: Callable[[np.random.Generator, int], Batch]  # a random batch of that size
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network
@@ -67,12 +59,6 @@ class Workload:
     def written_in(self, framework: Any) -> Callable[..., Any] | None:
         """The function of that package that makes the network, if it has one."""
         return getattr(framework, self.network, None)
-
-    def recipe(self) -> Recipe:
-        """The step as a user would write it."""
-        model = getattr(in_dsl, self.network)(**self.options)
-        optimizer = OPTIMIZERS[self.optimizer](self.learning_rate)
-        return training(model, minimize="loss", optimizer=optimizer, batch_size=self.batch)
 
     def batches(self, count: int) -> list[Batch]:
         """Different random batches, the same in every run."""

@@ -46,7 +46,8 @@ class Peer(Protocol):
         """Before any of its sides. Raises `Absent` where it is not installed."""
 
     def training(self, workload: Workload, state: State, threads: int) -> Side:
-        """Raises `Lacking` where it has no such step."""
+        """Raises `Lacking` where it has no such step. Ours draws its own state where none is
+        given."""
 
     def inference(self, workload: Workload, state: State, threads: int) -> Side:
         """Raises `Lacking` where it has no such network."""

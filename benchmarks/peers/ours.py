@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.peers.base import Absent, Lacking, Plain, State, installed
+from benchmarks.recipes import recipe_of
+from benchmarks.sides import OURS, SCRIPT
 from benchmarks.workloads import Array, Batch, Workload, inputs_of
 from nncompile import export
 from nncompile.compiler.compile import compile_step
@@ -23,7 +25,7 @@ KERNELS = "nncompile_kernels"
 class Ours:
     """The portable file in the runtime as it is, or with the native kernels."""
 
-    def __init__(self, name: str = "nncompile", native: bool = False) -> None:
+    def __init__(self, name: str = OURS, native: bool = False) -> None:
         self.name = name
         self.native = native
 
@@ -47,7 +49,7 @@ class Ours:
 
 class _Step(Plain):
     def __init__(self, workload: Workload, state: State, threads: int, native: bool) -> None:
-        compiled = compile_step(workload.recipe())
+        compiled = compile_step(recipe_of(workload))
         self.runner = compiled.runner(state, threads=threads, native=native)
 
     def call(self, batch: Batch) -> Callable[[], Any]:
@@ -60,7 +62,7 @@ class _Step(Plain):
 
 class _Inference(Plain):
     def __init__(self, workload: Workload, state: State, threads: int) -> None:
-        recipe = workload.recipe()
+        recipe = recipe_of(workload)
         with tempfile.TemporaryDirectory() as directory:
             (file,) = export(recipe, Path(directory) / "model.onnx", params=state)
             options = onnxruntime.SessionOptions()
@@ -77,7 +79,7 @@ class _Inference(Plain):
 class OursInTorchScript:
     """Our TorchScript in torch."""
 
-    name = "nncompile TorchScript"
+    name = SCRIPT
 
     def start(self, threads: int) -> None:
         (self.torch,) = installed("torch")
@@ -93,7 +95,7 @@ class OursInTorchScript:
 class _Scripted(Plain):
     def __init__(self, torch: Any, workload: Workload, state: State) -> None:
         self.torch = torch
-        recipe = workload.recipe()
+        recipe = recipe_of(workload)
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "model.pt"
             (file,) = export(recipe, file, to="torchscript", params=state)

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.networks import in_torch
 from benchmarks.peers.torch_eager import Step, module_of
+from benchmarks.recipes import recipe_of
 from benchmarks.workloads import WORKLOADS, Workload, inputs_of, target_of
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
@@ -41,7 +42,7 @@ def rows(only: str = "", compiled: bool = True) -> list[str]:
 
 
 def _row(workload: Workload, compiled_peers: bool) -> str:
-    compiled = compile_step(workload.recipe())
+    compiled = compile_step(recipe_of(workload))
     state = compiled.source.initial()
     batch = workload.batches(1)[0]
     fixed = to_model(bound(compiled.step, batch), metadata=compiled.metadata(compiled.step))
