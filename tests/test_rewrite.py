@@ -6,16 +6,18 @@ import pytest
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
-from nncompile.elementwise import exp, log, relu
+from nncompile.elementwise import exp, log, relu, sigmoid
+from nncompile.elementwise.map import Map
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64
-from nncompile.ops import gemm, softmax, transpose
+from nncompile.ops import concatenate, gemm, softmax, transpose
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.shape.joining import Concat
 from nncompile.ops.shape.reshape import Transpose
 from nncompile.passes.gemm import add_into_product
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, same_type, uses
+from nncompile.passes.rewriter import Steps, on, present, rewrite, rule, same_type, uses
 from tests.counting import calls
 from tests.leaves import leaf
 
@@ -240,6 +242,78 @@ def test_what_depends_on_the_graph_is_looked_at_in_each() -> None:
     both = Graph("both", {"y": exp(product), "z": log(product)})
     assert rewrite(both, [cut_where_it_is_used_once]) is both
     assert rewritten(exp(product), cut_where_it_is_used_once) is exp(CUT)
+
+
+asked: list[Value] = []
+
+
+@on(MatMul)
+def cut_beside_its_sigmoid(value: Value) -> Value | None:
+    return CUT if present(sigmoid(value)) else None
+
+
+@on(MatMul)
+def asks_for_uses(value: Value) -> Value | None:
+    asked.append(value)
+    return CUT if uses(value) == 1 else None
+
+
+PLAIN, TWICE = leaf("plain", f32["n", 6]), leaf("both", f32["2*n", 6])
+
+
+@on(Concat)
+def of_equal(value: Value) -> Value | None:
+    return TWICE if value.args[0] is value.args[1] else None
+
+
+@on(Map)
+def two_above_the_cut(value: Value) -> Value | None:
+    asked.append(value)
+    inner = value.args[0]
+    return PLAIN if inner.args and inner.args[0] is CUT else None
+
+
+def test_what_else_the_graph_has_is_asked_in_each() -> None:
+    product = A @ leaf("thrice", f32[5, 6])
+    alone = Graph("alone", {"y": exp(product)})
+    assert rewrite(alone, [cut_beside_its_sigmoid]) is alone
+    beside = Graph("beside", {"y": exp(product), "z": sigmoid(product)})
+    assert rewrite(beside, [cut_beside_its_sigmoid]).outputs["y"] is exp(CUT)
+
+
+def test_what_is_used_as_often_is_looked_at_once() -> None:
+    asked.clear()
+    product = A @ leaf("often", f32[5, 6])
+    for wrap in (relu, exp):
+        both = Graph("both", {"y": wrap(product), "z": log(product)})
+        assert rewrite(both, [asks_for_uses]) is both
+    assert asked == [product]
+
+
+def test_what_is_close_to_a_change_is_looked_at_again() -> None:
+    changes = [cut_where_it_is_used_once, two_above_the_cut]
+    product = A @ leaf("close", f32[5, 6])
+    chain, expected = exp(product), exp(PLAIN)
+    for _ in range(20):
+        chain = exp(log(chain))
+    for _ in range(19):
+        expected = exp(log(expected))
+    both = Graph("both", {"y": chain, "z": log(product)})
+    assert rewrite(both, changes) is both
+    asked.clear()
+    assert rewritten(chain, *changes) is expected
+    assert 2 < len(asked) < 20  # of forty
+
+
+def test_two_nodes_that_become_one_are_not_as_they_were() -> None:
+    first, second = A @ leaf("p", f32[5, 6]), A @ leaf("q", f32[5, 6])
+    a, b = first, second
+    for _ in range(10):
+        a, b = log(exp(a)), log(exp(b))
+    joined = concatenate([a, b], 0)
+    graph = Graph("graph", {"y": joined, "a": relu(first), "b": relu(second)})
+    assert rewrite(graph, [cut_where_it_is_used_once, of_equal]) is graph
+    assert rewritten(joined, cut_where_it_is_used_once, of_equal) is TWICE
 
 
 def test_a_graph_without_what_the_rules_look_for_is_left_alone() -> None:

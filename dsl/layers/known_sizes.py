@@ -6,9 +6,10 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import Row, ShapeError
 from nncompile.diagnostics.locations import call_label, current_locations
+from nncompile.ir.data_sizes import makers_of
 from nncompile.ir.dims import CLIPPED, Dim, is_clipped, symbols
 from nncompile.ir.graph import Input, toposort
-from nncompile.ir.op import Value, described, makers_of
+from nncompile.ir.op import Value, described
 
 
 def known_size(message: str, x: Value, axis: int, hint: str | None = None) -> int:

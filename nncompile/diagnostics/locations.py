@@ -211,7 +211,8 @@ class LocationTable:
 
     def __init__(self) -> None:
         # By identity: a WeakKeyDictionary would ask `==`, which is elementwise.
-        self._entries: dict[int, tuple[weakref.ref[object], dict[Location, None]]] = {}
+        # A node, where it was first written, and all places.
+        self._entries: dict[int, tuple[weakref.ref[object], Location, dict[Location, None]]] = {}
         self.makers: dict[sp.Symbol, Any] = {}
 
     def record(self, node: object, location: Location | None) -> None:
@@ -219,21 +220,25 @@ class LocationTable:
         if location is None:
             return
         key, entries = id(node), self._entries
+        entry = entries.get(key)
+        if entry is not None and entry[1] is location:
+            return
         with _lock:
             if key not in entries:
                 reference = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
-                entries[key] = reference, {}
-            entries[key][1][location] = None
+                entries[key] = reference, location, {}
+            entries[key][2][location] = None
 
     def all_locations(self, node: object) -> tuple[Location, ...]:
         """All locations of the node, oldest first."""
         with _lock:
             entry = self._entries.get(id(node))
-            return tuple(entry[1]) if entry else ()
+            return tuple(entry[2]) if entry else ()
 
     def location(self, node: object) -> Location | None:
         """Where the node was first written."""
-        return next(iter(self.all_locations(node)), None)
+        entry = self._entries.get(id(node))
+        return None if entry is None else entry[1]
 
     def of(self, nodes: Iterable[object]) -> LocationTable:
         """A table of its own with what is known of these nodes, and with the makers."""

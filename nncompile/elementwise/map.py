@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,17 @@ class Map(Op):
 
     def rebuild(self, *args: Value) -> Value:
         return mapped(self.body, args, self.derivatives)
+
+    def ordered(self, args: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]] | None:
+        if len(args) == 1:
+            return self, args
+        arranged = tuple(sorted(args, key=attrgetter("digest")))
+        if len(set(args)) == len(args) and all(map(is_, arranged, args)):
+            return self, args
+        if len(set(args)) < len(args):
+            return None
+        index = {a: j for j, a in enumerate(arranged)}
+        return _canonical(self.body, self.derivatives, tuple(index[a] for a in args)), arranged
 
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
         return self  # the names in a body are its arguments, not sizes

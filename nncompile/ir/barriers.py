@@ -8,9 +8,10 @@ from typing import Any
 
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value
+from nncompile.ir.data_sizes import makers_of
 from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.op import Op, Sample, Value, makers_of
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, f64, i64, u32
 
 

@@ -14,11 +14,12 @@ import sympy as sp
 from nncompile.diagnostics.errors import DTypeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import message_name
+from nncompile.ir.data_sizes import makers_of
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.literals import array_of
-from nncompile.ir.op import Op, Sample, Value, apply, makers_of
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import (
     Array,
     DType,

@@ -92,8 +92,9 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
     order = _sorted(outputs, _arguments)
     makers: dict[sp.Symbol, Value] = {}
     for v in order:
-        for size in v.op.makes:
-            makers.setdefault(size, v)
+        if type(v.op).makes is not Op.makes:
+            for size in v.op.makes:
+                makers.setdefault(size, v)
     if not makers:
         return order
     return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
@@ -134,7 +135,8 @@ def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Valu
         if value in visited:
             stack.pop()
         elif missing := [a for a in arguments(value) if a not in visited]:
-            stack += missing[::-1]
+            missing.reverse()
+            stack += missing
         else:
             stack.pop()
             visited.add(value)
@@ -220,7 +222,8 @@ class Graph:
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
-        makers = {size: v for v in self.nodes for size in v.op.makes}
+        making_nodes = (v for v in self.nodes if type(v.op).makes is not Op.makes)
+        makers = {size: v for v in making_nodes for size in v.op.makes}
         with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
         outputs = dict(zip(self.outputs, new, strict=True))

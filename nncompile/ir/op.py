@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,12 +21,12 @@ from nncompile.diagnostics.locations import (
     Location,
     call_label,
     current_locations,
-    current_makers,
     record_maker,
     user_location,
 )
+from nncompile.ir.argument_labels import argument_labels
 from nncompile.ir.attributes import Attributes
-from nncompile.ir.dims import Dim, Shape, symbol, symbols
+from nncompile.ir.dims import Dim, Shape
 from nncompile.ir.operators import Operators
 from nncompile.ir.types import AnyType, DType, TupleType, Type
 
@@ -117,6 +116,10 @@ class Op(Attributes):
     def rebuild(self, *args: Value) -> Value:
         """The op on other arguments, in the form that equal values have in common."""
         return apply(self, *args)
+
+    def ordered(self, args: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]] | None:
+        """The op and the arguments of `rebuild` on arguments of the same types, where known."""
+        return None if self.makes else (self, args)
 
     def within(self, change: Callable[[Any], Any]) -> Op:
         """The op with `change` applied to the graphs in its fields; most have none."""
@@ -230,12 +233,13 @@ class Value(Operators):
     `x is y` asks whether two values are the same node.
     """
 
-    __slots__ = ("__weakref__", "args", "digest", "op", "settled", "type")
+    __slots__ = ("__weakref__", "args", "digest", "op", "settled", "settled_if", "type")
     op: Op
     args: tuple[Value, ...]
     type: Any
     digest: bytes
-    settled: int  # bits of sets of rewritings of which none applies: see passes/rewriter.py
+    settled: int  # bits of sets of rewritings of which none applies: see passes/rewriting.py
+    settled_if: Any  # and of which none applies under conditions
 
     __hash__ = object.__hash__  # identity, and as fast as that of any object
 
@@ -297,22 +301,44 @@ def apply(op: Op, *args: Value) -> Value:
             for size in type_.shape:
                 if size.__class__ is int and size > _LARGEST:
                     raise ShapeError(f"{op.label}: a size of {size:,} is beyond 64 bits")
-        digest = hashlib.blake2b(op.digest, digest_size=8)
-        for a in args:
-            digest.update(a.digest)
-        value = Value.__new__(Value)
-        set_ = object.__setattr__
-        set_(value, "op", op)
-        set_(value, "args", args)
-        set_(value, "type", type_)
-        set_(value, "digest", digest.digest())
-        set_(value, "settled", 0)
-        with _pool_lock:  # another thread may have been faster
-            value = _pool.setdefault(key, value)
+        value = _interned(key, op, args, type_)
     current_locations().record(value, location)
     for size in op.makes:
         record_maker(size, value)
     return value
+
+
+def remade(value: Value, args: tuple[Value, ...]) -> Value | None:
+    """The op of a value on other arguments of the same types, at the location of the value, as
+    `Op.rebuild` makes it; None where it does more than that."""
+    table = current_locations()
+    location = table.location(value) or user_location()
+    ordered = value.op.ordered(args)
+    if ordered is None:
+        return None
+    op, args = ordered
+    key = (op, *map(id, args))
+    with _pool_lock:
+        new = _pool.get(key)
+    if new is None:
+        new = _interned(key, op, args, value.type)
+    table.record(new, location)
+    return new
+
+
+def _interned(key: Any, op: Op, args: tuple[Value, ...], type_: AnyType) -> Value:
+    """A new node, or the one that another thread has made meanwhile."""
+    digest = hashlib.blake2b(op.digest + b"".join([a.digest for a in args]), digest_size=8)
+    value = Value.__new__(Value)
+    set_ = object.__setattr__
+    set_(value, "op", op)
+    set_(value, "args", args)
+    set_(value, "type", type_)
+    set_(value, "digest", digest.digest())
+    set_(value, "settled", 0)
+    set_(value, "settled_if", None)
+    with _pool_lock:
+        return _pool.setdefault(key, value)
 
 
 Packed = list[tuple[Op, tuple[int, ...]]]
@@ -360,18 +386,6 @@ def described(value: Value) -> tuple[str, str, str]:
     )
 
 
-def argument_labels(op: Op, count: int) -> list[str]:
-    """What an error calls the arguments of an op that is given `count` of them: the names that its
-    type rule has for them."""
-    labels: list[str] = []
-    for p in inspect.signature(op.infer).parameters.values():
-        if p.kind is p.VAR_POSITIONAL:
-            labels += [f"{p.name} {i}" for i in range(count - len(labels))]
-        else:
-            labels.append(p.name)
-    return labels
-
-
 def _explained(
     error: CompileError, op: Op, args: Sequence[Value], location: Location | None
 ) -> CompileError:
@@ -384,17 +398,3 @@ def _explained(
     if isinstance(error, ShapeError) and isinstance(explained, ShapeError):
         explained.undecided, explained.repeats = error.undecided, error.repeats
     return explained
-
-
-def made_size(label: str, *args: Value) -> sp.Symbol:
-    """The name of a size that depends on data: another one for other arguments of an op."""
-    text = b"".join(a.digest for a in args)
-    return symbol(f"{label}_{hashlib.blake2b(text, digest_size=6).hexdigest()}")
-
-
-def makers_of(sizes: Iterable[Dim]) -> list[Value]:
-    """The nodes that make the sizes which depend on data."""
-    makers = current_makers()
-    if not makers:
-        return []
-    return [makers[s] for s in sorted(symbols(sizes), key=str) if s in makers]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import sympy as sp
 
 from nncompile.diagnostics.locations import Location, current_locations, located
+from nncompile.ir.data_sizes import made_size
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import toposort
-from nncompile.ir.op import Value, made_size
+from nncompile.ir.op import Value
 
 Make = Callable[[Value, list[Value]], Value]
 

@@ -26,60 +26,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
-from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import LocationTable, recording_locations
-from nncompile.ir.dims import Dim, same_shape
+from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Graph, Input, toposort
-from nncompile.ir.op import Op, Value, apply, makers_of
-from nncompile.ir.transform import rebuilt
+from nncompile.ir.op import Op, Value
 from nncompile.ir.types import AnyType, Type
 from nncompile.passes.matching import Skeleton
+from nncompile.passes.rewriting import Rewriting
+from nncompile.passes.surroundings import made_by as made_by
+from nncompile.passes.surroundings import present as present
+from nncompile.passes.surroundings import uses as uses
 
 Steps = Generator[Value, None, Any]  # two values; returns why it refuses, if it does
-
-ROUNDS = 50  # rewrites allowed for each node of a graph before rules count as going in circles
-
-
-@dataclass
-class _Surroundings:
-    """What a change may ask of the graph that is being rewritten, and whether one did."""
-
-    uses: dict[Value, int]
-    were_asked: bool = False
-
-
-_surroundings: ContextVar[_Surroundings] = ContextVar("surroundings", default=_Surroundings({}))  # noqa: B039
-
-
-def _asked() -> _Surroundings:
-    surroundings = _surroundings.get()
-    surroundings.were_asked = True
-    return surroundings
-
-
-def uses(value: Value) -> int:
-    """How many nodes and outputs of the graph that is being rewritten need the value."""
-    return _asked().uses.get(value, 1)
-
-
-def present(value: Value) -> bool:
-    """Whether the graph that is being rewritten has the value."""
-    return value in _asked().uses
-
-
-def made_by(sizes: Iterable[Dim]) -> list[Value]:
-    """The nodes of the graph that is being rewritten which make sizes that depend on data."""
-    _asked()
-    return makers_of(sizes)
-
 
 Refused = Callable[..., Iterator[Value | tuple[Value, ...]]]
 
@@ -247,7 +211,11 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     changes = list(changes)
     if not any(_may_apply(change, graph.op_types) for change in changes):
         return graph
-    return graph.mapped(lambda outputs: _Rewriting(graph, changes).run(outputs))
+
+    def within(inner: Graph) -> Graph:
+        return rewrite(inner, changes)
+
+    return graph.mapped(lambda outputs: Rewriting(graph, changes, within).run(outputs))
 
 
 Changes = Sequence[Rule | Change]
@@ -282,117 +250,3 @@ def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
         [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
     )
     return all(any(issubclass(op_type, classes) for op_type in op_types) for classes in required)
-
-
-_bits: dict[tuple[Callable[..., Any], ...], int] = {}
-
-
-def _settled_bit(changes: Iterable[Rule | Change]) -> int:
-    """The bit of `Value.settled` which says that none of these changes applies to a node, whatever
-    graph it stands in; 0 where that cannot be kept, as one of them depends on more than the node.
-    Passes run again and again, over nodes of which most have been looked at before."""
-    functions = tuple(change.function for change in changes)
-    if any(function.__closure__ for function in functions):
-        return 0
-    return _bits.setdefault(functions, 1 << len(_bits))
-
-
-class _Rewriting:
-    def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
-        self.locations = graph.locations
-        self.all_changes = list(changes)
-        self.changes: dict[type[Op], list[Rule | Change]] = {}
-        self.settled = _settled_bit(self.all_changes)
-        needed = itertools.chain(graph.outputs.values(), *(v.args for v in graph.nodes))
-        self.surroundings = _Surroundings(dict(Counter(needed)))
-        self.uses = self.surroundings.uses
-        self.remaining = ROUNDS * len(graph.nodes)
-        self.last: Rule | Change | None = None
-        self.nodes = graph.nodes
-        self.final: dict[Value, Value] = {}
-
-    def run(self, outputs: Sequence[Value]) -> list[Value]:
-        token = _surroundings.set(self.surroundings)
-        final = self.final
-        try:
-            for v in self.nodes:
-                if v in final:
-                    continue
-                if self._is_settled(v) and all(final[a] is a for a in v.args):
-                    final[v] = v
-                else:
-                    self._finish(v)
-        finally:
-            _surroundings.reset(token)
-        return [final[v] for v in outputs]
-
-    def _applicable(self, op_type: type[Op]) -> list[Rule | Change]:
-        """The changes of ops of that class."""
-        found = self.changes.get(op_type)
-        if found is None:
-            found = [change for change in self.all_changes if issubclass(op_type, change.roots)]
-            self.changes[op_type] = found
-        return found
-
-    def _is_settled(self, v: Value) -> bool:
-        """Whether it is known that nothing applies to the node, nor to a body of it."""
-        op_type = type(v.op)
-        if v.settled & self.settled:
-            return True
-        return op_type.within is Op.within and not self._applicable(op_type)
-
-    def _finish(self, value: Value) -> None:
-        """Finds the final form of a node and of what comes to stand in its place, by a stack:
-        deep graphs do not recurse."""
-        final = self.final
-        pending = [value]
-        successors: dict[Value, Value] = {}
-        while pending:
-            v = pending[-1]
-            if v in final:
-                pending.pop()
-            elif v in successors:  # waited for its new form, which is final now
-                if successors[v] not in final:
-                    raise self._endless_error()
-                final[v] = final[successors[v]]
-            elif missing := [a for a in v.args if a not in final]:
-                pending.extend(reversed(missing))
-            elif (new := self._next(v)) is v:
-                final[v] = v
-            else:
-                successors[v] = new
-                self.uses[new] = self.uses.get(new, 0) + self.uses.get(v, 1)
-                pending.append(new)
-
-    def _next(self, v: Value) -> Value:
-        """One step further: the node on the final forms of its arguments, or rewritten."""
-        args = [self.final[a] for a in v.args]
-        if any(new is not old for new, old in zip(args, v.args, strict=True)):
-            with self.locations.located(v):
-                return rebuilt(v, args)
-        if self._is_settled(v):
-            return v
-        op = v.op
-        if type(op).within is not Op.within:
-            op = op.within(lambda graph: rewrite(graph, self.all_changes))
-        with self.locations.located(v):
-            if op is not v.op:
-                return apply(op, *args)
-            self.surroundings.were_asked = False
-            for change in self._applicable(type(op)):
-                new = change(v)
-                if new is not None and new is not v:
-                    self.last, self.remaining = change, self.remaining - 1
-                    if self.remaining < 0:
-                        raise self._endless_error()
-                    return new
-        if not self.surroundings.were_asked:
-            object.__setattr__(v, "settled", v.settled | self.settled)
-        return v
-
-    def _endless_error(self) -> CompileError:
-        name = self.last.name if self.last else "none"
-        return CompileError(
-            f"rewriting does not terminate; the last rule applied was {name}",
-            hint="two rules undo each other: give one of them a guard",
-        )

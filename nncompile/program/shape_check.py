@@ -15,9 +15,10 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeError
 from nncompile.diagnostics.locations import call_label, recording_locations
+from nncompile.ir.argument_labels import argument_labels
 from nncompile.ir.dims import Dim, solve, substitute, symbols
 from nncompile.ir.graph import Graph, Input
-from nncompile.ir.op import Op, Value, argument_labels, described
+from nncompile.ir.op import Op, Value, described
 from nncompile.ir.printer import graphs_within
 from nncompile.ir.types import AnyType, TupleType, Type
 from nncompile.ops.core.assertions import AssertAtMost

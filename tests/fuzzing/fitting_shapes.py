@@ -7,8 +7,9 @@ import sympy as sp
 from nncompile.ir.barriers import Barrier
 from nncompile.ir.basic import Constant
 from nncompile.ir.broadcasting import Expand
+from nncompile.ir.data_sizes import made_size
 from nncompile.ir.dims import Dim, dim
-from nncompile.ir.op import Op, Sample, Value, apply, made_size
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import DTYPES, boolean, f32, f64, i64
 from nncompile.ops import cast
 from nncompile.ops.core.counting import Counted

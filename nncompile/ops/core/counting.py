@@ -11,9 +11,10 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import cast
+from nncompile.ir.data_sizes import made_size, makers_of
 from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.op import Op, Sample, Value, apply, made_size, makers_of
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f16, f32, i16, i64, u32
 
 

@@ -14,10 +14,11 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import not_equal
 from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import broadcast_to
+from nncompile.ir.data_sizes import made_size
 from nncompile.ir.dims import Dim, broadcast, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.op import Op, Sample, Value, made_size
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, i64
 from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import ravel, reshape, transpose

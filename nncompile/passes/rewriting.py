@@ -1,0 +1,223 @@
+"""One rewriting of a graph: every change at every node, until none applies.
+
+Passes run again and again, over graphs of which little has changed. So a node keeps which sets of
+changes were tried on it in vain (`Value.settled`), and where they asked how often values are
+needed, the answers (`Value.settled_if`). A node whose arguments were made anew hands this on to the
+one that takes its place, unless one of the nodes close to it is another: changes look at what is
+close to a node.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from operator import is_
+from typing import Any, Protocol
+
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Op, Value, apply, remade
+from nncompile.ir.transform import rebuilt
+from nncompile.passes.surroundings import Surroundings, surroundings
+
+ROUNDS = 50  # rewrites allowed for each node of a graph before rules count as going in circles
+FAR = 8  # steps from a node to those that no change looks at
+
+
+class AnyChange(Protocol):
+    """A rule or another change; see `nncompile.passes.rewriter`."""
+
+    @property
+    def function(self) -> Callable[..., Any]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def roots(self) -> tuple[type, ...]: ...
+    def __call__(self, value: Value) -> Value | None: ...
+
+
+_bits: dict[tuple[Callable[..., Any], ...], int] = {}
+
+
+def _settled_bit(changes: Iterable[AnyChange]) -> int:
+    """The bit of `Value.settled` for these changes; 0 where there is none, as one of them depends
+    on more than the node."""
+    functions = tuple(change.function for change in changes)
+    if any(function.__closure__ for function in functions):
+        return 0
+    return _bits.setdefault(functions, 1 << len(_bits))
+
+
+class Rewriting:
+    """Rewrites a graph by `changes`, and the graphs within its nodes by `within`."""
+
+    def __init__(
+        self, graph: Graph, changes: Sequence[AnyChange], within: Callable[[Graph], Graph]
+    ) -> None:
+        self.locations = graph.locations
+        self.all_changes, self.within = changes, within
+        self.changes: dict[type[Op], list[AnyChange]] = {}
+        self.bit = _settled_bit(changes)
+        needed = itertools.chain(graph.outputs.values(), *(v.args for v in graph.nodes))
+        self.surroundings = Surroundings(dict(Counter(needed)))
+        self.uses = self.surroundings.uses
+        self.remaining = ROUNDS * len(graph.nodes)
+        self.last: AnyChange | None = None
+        self.nodes = graph.nodes
+        self.final: dict[Value, Value] = {}
+        # Of new nodes, how far the closest one is that is not as it was but for its arguments.
+        self.distances: dict[Value, int] = {}
+
+    def run(self, outputs: Sequence[Value]) -> list[Value]:
+        """The outputs in their final form."""
+        token = surroundings.set(self.surroundings)
+        final = self.final
+        try:
+            for v in self.nodes:
+                if v in final:
+                    continue
+                args = v.args
+                new = tuple([final[a] for a in args])
+                if all(map(is_, new, args)):
+                    if self._is_settled(v):
+                        final[v] = v
+                    else:
+                        self._finish(v)
+                elif not self._moved(v, new):
+                    self._finish(v)
+        finally:
+            surroundings.reset(token)
+        return [final[v] for v in outputs]
+
+    def _moved(self, v: Value, args: tuple[Value, ...]) -> bool:
+        """Puts the node on new arguments of the same types; whether nothing else is to be done to
+        it."""
+        for new, old in zip(args, v.args, strict=True):
+            if new.type is not old.type and new.type != old.type:
+                return False
+        known = remade(v, args)
+        if known is None:
+            return False
+        uses, final = self.uses, self.final
+        is_new = known not in uses and known not in final
+        uses[known] = uses.get(known, 0) + uses.get(v, 1)
+        if known in final:
+            final[v] = final[known]
+            self.distances[final[known]] = 0  # two nodes are one
+            return True
+        distances = self.distances
+        distance = 1 + min(
+            [distances.get(new, 0) for new, old in zip(args, v.args, strict=True) if new is not old]
+        )
+        distances[known] = distance if is_new else 0
+        if is_new and distance >= FAR:
+            self._hand_on(v, known)
+            if self._is_settled(known):
+                final[v] = final[known] = known
+                return True
+        self._finish(known)
+        final[v] = final[known]
+        return True
+
+    def _hand_on(self, old: Value, new: Value) -> None:
+        """What is known of a node is known of the one that takes its place."""
+        set_ = object.__setattr__
+        set_(new, "settled", new.settled | old.settled)
+        conditions = old.settled_if
+        if conditions:
+            final = self.final
+            moved = {
+                bit: tuple([(final[a], count) for a, count in asked])
+                for bit, asked in conditions.items()
+                if all(a in final for a, _ in asked)
+            }
+            set_(new, "settled_if", {**moved, **(new.settled_if or {})})
+
+    def _applicable(self, op_type: type[Op]) -> list[AnyChange]:
+        """The changes of ops of that class."""
+        found = self.changes.get(op_type)
+        if found is None:
+            found = [change for change in self.all_changes if issubclass(op_type, change.roots)]
+            self.changes[op_type] = found
+        return found
+
+    def _is_settled(self, v: Value) -> bool:
+        """Whether it is known that nothing applies to the node, nor to a body of it."""
+        if v.settled & self.bit:
+            return True
+        conditions = v.settled_if
+        if conditions:
+            asked = conditions.get(self.bit)
+            if asked is not None:
+                get = self.uses.get
+                return all(get(a, 1) == count for a, count in asked)
+        op_type = type(v.op)
+        return op_type.within is Op.within and not self._applicable(op_type)
+
+    def _finish(self, value: Value) -> None:
+        """Finds the final form of a node and of what comes to stand in its place, by a stack:
+        deep graphs do not recurse."""
+        final = self.final
+        pending = [value]
+        successors: dict[Value, Value] = {}
+        while pending:
+            v = pending[-1]
+            if v in final:
+                pending.pop()
+            elif v in successors:  # waited for its new form, which is final now
+                if successors[v] not in final:
+                    raise self._endless_error()
+                final[v] = final[successors[v]]
+            elif missing := [a for a in v.args if a not in final]:
+                pending.extend(reversed(missing))
+            elif (new := self._next(v)) is v:
+                final[v] = v
+            else:
+                successors[v] = new
+                self.uses[new] = self.uses.get(new, 0) + self.uses.get(v, 1)
+                pending.append(new)
+
+    def _next(self, v: Value) -> Value:
+        """One step further: the node on the final forms of its arguments, or rewritten."""
+        args = [self.final[a] for a in v.args]
+        if any(new is not old for new, old in zip(args, v.args, strict=True)):
+            with self.locations.located(v):
+                return rebuilt(v, args)
+        if self._is_settled(v):
+            return v
+        op = v.op
+        if type(op).within is not Op.within:
+            op = op.within(self.within)
+        around = self.surroundings
+        with self.locations.located(v):
+            if op is not v.op:
+                return apply(op, *args)
+            around.asked, around.asked_else = {}, False
+            for change in self._applicable(type(op)):
+                new = change(v)
+                if new is not None and new is not v:
+                    self.last, self.remaining = change, self.remaining - 1
+                    if self.remaining < 0:
+                        raise self._endless_error()
+                    return new
+        if self.bit and not around.asked_else:
+            self._settle(v)
+        return v
+
+    def _settle(self, v: Value) -> None:
+        """Notes that none of the changes applies to the node, as often as what they asked for is
+        needed now."""
+        asked = self.surroundings.asked
+        if not asked:
+            object.__setattr__(v, "settled", v.settled | self.bit)
+        else:
+            conditions = {**(v.settled_if or {}), self.bit: tuple(asked.items())}
+            object.__setattr__(v, "settled_if", conditions)
+
+    def _endless_error(self) -> CompileError:
+        name = self.last.name if self.last else "none"
+        return CompileError(
+            f"rewriting does not terminate; the last rule applied was {name}",
+            hint="two rules undo each other: give one of them a guard",
+        )
