@@ -45,6 +45,9 @@ GROUPED_TAP = ["Slice", "Reshape", "Transpose", "MatMul", "ReduceSum"]
 
 WIDE = ["Pad", "Reshape", "Pad", "Reshape"]  # x, and the gradient with rows as long as those of x
 
+# x, and the gradient, which has zeros for the taps on the left, and for those on the right.
+SHIFTED = ["Reshape", "Pad", "Reshape", "Mul", "Mul"]
+
 JOINED = ["Concat", "Transpose", "Reshape"]
 
 
@@ -65,7 +68,9 @@ def test_gradient_at_weights_with_stride() -> None:
 def test_gradient_at_weights_of_many_channels() -> None:
     """Each tap is one contiguous slice of x with its rows joined."""
     found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
-    assert sorted(found) == sorted([*WIDE, *TAP * 9, *JOINED])
+    assert sorted(found) == sorted([*SHIFTED, *TAP * 9, *JOINED])
+    wide = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3)))
+    assert sorted(wide) == sorted([*WIDE, *TAP * 9, *JOINED])
 
 
 def test_gradient_at_weights_of_few_channels() -> None:
@@ -78,7 +83,7 @@ def test_gradient_at_weights_of_few_channels() -> None:
 def test_gradient_at_weights_of_groups() -> None:
     """The groups are a batch of products."""
     found = nodes(*weight_gradient(("n", 32, 8, 8), (32, 8, 3, 3), padding=1, groups=4))
-    assert sorted(found) == sorted([*WIDE, "Reshape", *GROUPED_TAP * 9, "Reshape", *JOINED])
+    assert sorted(found) == sorted([*SHIFTED, *GROUPED_TAP * 9, *["Reshape"] * 4, *JOINED])
 
 
 @pytest.mark.parametrize("size", [8, 32, "h"])
@@ -90,7 +95,7 @@ def test_gradient_at_weights_of_single_channels(size: int | str) -> None:
     assert found.count("ReduceSum") == 9 + 1
     if size != "h":  # which is computed with, too
         products = [*taps * 9, "Concat", "ReduceSum", "Reshape"]
-        assert sorted(found) == sorted([*WIDE, "Reshape", *products])
+        assert sorted(found) == sorted([*SHIFTED, *["Reshape"] * 3, *products])
     alone = nodes(*weight_gradient(("n", 8, size, 8), (8, 1, 1, 1), groups=8))
     assert "MatMul" not in alone
 

@@ -13,8 +13,11 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
+
+from nncompile.ir.basic import const
 from nncompile.ir.broadcasting import broadcast_to
-from nncompile.ir.dims import Shape, dim, product
+from nncompile.ir.dims import Shape, dim, floordiv, product
 from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.reduction.sums import sum
@@ -72,23 +75,28 @@ def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
     products are summed instead: onnxruntime takes up to four times as long for products of a row
     by a column.
     """
-    if all(s == 1 for s in window.strides):
-        taps, g = _contiguous_taps(x, window), _flat(_as_wide(g, window, x.shape[2:]))
+    ins = floordiv(x.shape[1], groups)
+    shape = (g.shape[1], ins, *window.kernel)
+    is_alone = groups > 1 and ins == 1
+    is_joined = not is_alone and isinstance(ins, int) and ins < FEW_CHANNELS
+    if any(s != 1 for s in window.strides):
+        taps, seen = [_flat(tap) for tap in _taps(x, window)], [_flat(g)]
+    elif not is_joined and _keeps_rows(x, g, window):
+        taps, seen = _shifted_taps(x, g, window)
     else:
-        taps, g = [_flat(tap) for tap in _taps(x, window)], _flat(g)
-    taps, g = [_grouped(tap, groups) for tap in taps], _grouped(g, groups)
-    ins, outs = taps[0].shape[-2], g.shape[-2]
-    shape = (product((groups, outs)), ins, *window.kernel)
-    if groups > 1 and ins == 1:
-        sums = [sum(tap * g, -1, keepdims=True) for tap in taps]  # [N, groups, outs, 1] each
+        taps, seen = _contiguous_taps(x, window), [_flat(_as_wide(g, window, x.shape[2:]))]
+    taps, seen = ([_grouped(x, groups) for x in xs] for xs in (taps, seen))
+    pairs = list(zip(taps, itertools.cycle(seen)))
+    if is_alone:
+        sums = [sum(tap * g, -1, keepdims=True) for tap, g in pairs]  # [N, groups, outs, 1] each
         return reshape(sum(concatenate(sums, -1), 0), shape)
     if len(taps) == 1:
-        return reshape(_batch_product(g, taps[0]), shape)
-    if isinstance(ins, int) and ins < FEW_CHANNELS:
-        products = _batch_product(g, concatenate(taps, -2))
+        return reshape(_batch_product(seen[0], taps[0]), shape)
+    if is_joined:
+        products = _batch_product(seen[0], concatenate(taps, -2))
         split = reshape(products, (shape[0], len(taps), ins))
         return reshape(transpose(split, (0, 2, 1)), shape)
-    products = concatenate([_batch_product(g, tap) for tap in taps], 0)
+    products = concatenate([_batch_product(g, tap) for tap, g in pairs], 0)
     split = reshape(products, (len(taps), shape[0], ins))
     return reshape(transpose(split, (1, 2, 0)), shape)
 
@@ -137,6 +145,32 @@ def _contiguous_taps(x: Value, window: Window) -> list[Value]:
             start = start * width + offset
         taps.append(part(x, (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
     return taps
+
+
+def _keeps_rows(x: Value, g: Value, window: Window) -> bool:
+    """Whether results lie in rows as long as those of the image x, of known size."""
+    is_known = all(isinstance(n, int) for n in (*x.shape[2:], *g.shape[2:]))
+    return window.rank == 2 and is_known and x.shape[3] == g.shape[3]
+
+
+def _shifted_taps(x: Value, g: Value, window: Window) -> tuple[list[Value], list[Value]]:
+    """The taps as contiguous slices of x with its rows joined, where these are as long as those of
+    g, and for each tap what it is multiplied with: g, with zeros where the tap is not in its row.
+
+    So neither x nor g is padded row by row, which takes longer than products with zeros and ones.
+    """
+    rows, width = g.shape[2:]
+    above, left, below, right = window.pads
+    joined = padded(_flat(x), (0, 0, above * width + left), (0, 0, below * width + right))
+    flat, places = _flat(g), np.arange(int(width))
+    taps, seen = [], []
+    for row, column in _tap_offsets(window):
+        sizes = (*x.shape[:2], rows * width)
+        taps.append(part(joined, (0, 0, row * width + column), sizes, (1, 1, 1)))
+        shifted = places + (column - left)
+        is_within = np.tile((shifted >= 0) & (shifted < width), int(rows))
+        seen.append(flat if is_within.all() else flat * const(is_within, g.dtype))
+    return taps, seen
 
 
 def _as_wide(g: Value, window: Window, sizes: Shape) -> Value:
