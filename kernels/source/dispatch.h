@@ -3,6 +3,7 @@
 
 #include "convolution.h"
 #include "elementwise.h"
+#include "embedding.h"
 #include "parallel.h"
 #include "pooling.h"
 #include "products.h"
@@ -22,6 +23,7 @@ struct Table {
   const PoolingKernels* pooling;
   const ProductKernels* products;
   const RecurrentKernels* recurrent;
+  const EmbeddingKernels* embedding;
   // The elementwise operation of a name such as "add.f", null where there is none.
   Step (*elementwise)(const char* name);
 };

@@ -3,6 +3,7 @@
 
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
+#include "embedding_operators.h"
 #include "pooling_operators.h"
 #include "product_operators.h"
 #include "recurrent_operators.h"
@@ -21,6 +22,7 @@ const KernelType kKernelTypes[] = {
     {"LstmGradient", "*+", "f+", made<LstmBackward>},
     {"MaxPool", "f", "f", made<MaxPool>},
     {"MaxSpread", "ff", "f", made<MaxSpread>},
+    {"RowScatterAdd", "lff?", "f", made<RowScatterAdd>},
     {nullptr, nullptr, nullptr, nullptr},
 };
 

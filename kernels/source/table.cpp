@@ -11,6 +11,7 @@ extern const ConvolutionKernels kConvolution;
 extern const PoolingKernels kPooling;
 extern const ProductKernels kProducts;
 extern const RecurrentKernels kRecurrent;
+extern const EmbeddingKernels kEmbedding;
 Step elementwise_step(const char* name);
 
 namespace {
@@ -32,6 +33,7 @@ const Table kTable = {
     &kPooling,
     &kProducts,
     &kRecurrent,
+    &kEmbedding,
     elementwise_step,
 };
 

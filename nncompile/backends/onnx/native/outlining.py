@@ -8,6 +8,7 @@ from nncompile.backends.onnx.emitter import Emitter
 from nncompile.backends.onnx.native.elementwise import elementwise_calls
 from nncompile.backends.onnx.native.program import LETTERS, Lowered, program
 from nncompile.backends.onnx.native.recurrences import recurrent_calls
+from nncompile.backends.onnx.native.scatters import scatter_calls
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Op, Value
 from nncompile.ir.types import DType, Type
@@ -24,7 +25,8 @@ def with_native_calls(graph: Graph, opset: int) -> Graph:
             known[key] = _has_program(value.op, dtypes, value.dtype, opset)
         return known[key]
 
-    return elementwise_calls(recurrent_calls(graph), supports)
+    graph = scatter_calls(recurrent_calls(graph))
+    return elementwise_calls(graph, supports)
 
 
 def _has_program(op: Op, dtypes: tuple[DType, ...], dtype: DType, opset: int) -> bool:

@@ -1,0 +1,25 @@
+#include "embedding_operators.h"
+
+#include "dispatch.h"
+#include "embedding.h"
+
+namespace nnk {
+
+void RowScatterAdd::run(const Call& call) const {
+  const Tensor indices = call.input(0), updates = call.input(1);
+  const Tensor x = call.inputs() > 2 ? call.input(2) : Tensor{};
+  const bool fits = updates.rank == 2 && indices.count() == updates.sizes[0] &&
+                    (!x.given() || (x.rank == 2 && x.sizes[1] == updates.sizes[1]));
+  if (!fits) throw Problem("RowScatterAdd needs a row number for each row that is added");
+  const int64_t sizes[] = {x.given() ? x.sizes[0] : rows_, updates.sizes[1]};
+  RowScatter s;
+  s.x = x.given() ? x.floats() : nullptr;
+  s.indices = indices.integers(), s.updates = updates.floats();
+  s.rows = sizes[0], s.width = sizes[1], s.count = updates.sizes[0];
+  s.out = static_cast<float*>(call.output(0, sizes, 2));
+  const int problem = table().embedding->scatter_add(call.parallel, s);
+  if (problem == 1) throw Problem("RowScatterAdd: a row number out of range");
+  if (problem == 2) throw Problem("not enough memory");
+}
+
+}  // namespace nnk
