@@ -24,6 +24,8 @@ def as_json(row: Row) -> dict[str, Any]:
         "best": row.best,
         "ratio": row.ratio,
         "native_ratio": row.native_ratio,
+        "processor_ratio": row.processor_ratio,
+        "is_busy": row.is_busy,
         "noise": row.noise,
         "is_short": row.is_short,
     }

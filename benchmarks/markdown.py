@@ -82,7 +82,9 @@ def _steps(rows: Sequence[Row]) -> str:
     head = ["network", "batch", *(["optimizer"] if is_training else []), "nncompile"]
     head += [_short(name) for name in own] + peers + ["ratio"]
     has_native = NATIVE in own
-    head += [*(["native ratio"] if has_native else []), "quartiles", "A/A"]
+    is_busy = any(row.is_busy for row in rows)
+    head += [*(["native ratio"] if has_native else []), "quartiles"]
+    head += [*(["by CPU time"] if is_busy else []), "A/A"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         cells = [title_of(row.workload), str(row.batch)]
@@ -92,6 +94,8 @@ def _steps(rows: Sequence[Row]) -> str:
         cells += [_ratio(row.native_ratio, row.targets.native)] if has_native else []
         best = row.sides[row.best] if row.best else None
         cells.append(f"{best.quartiles[0]:.2f}–{best.quartiles[1]:.2f}" if best else "")
+        if is_busy:
+            cells.append(_ratio(row.processor_ratio, 0.0))
         lines.append([*cells, f"{row.again:.2f}"])
     return _table(lines)
 
@@ -133,6 +137,10 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
         for name, reason in row.lacking.items()
         if row.kind == TRAINING or "optimizer" not in reason
     }
+    busy = [title_of(row.workload) for row in rows if row.is_busy]
+    if busy:
+        names = ", ".join(dict.fromkeys(busy))
+        found.append(f"Something else used the core, so that CPU time tells more: {names}.")
     lines = [*dict.fromkeys(found), *sorted(reasons)]
     return [" ".join(lines)] if lines else []
 

@@ -65,9 +65,16 @@ class Timing:
 
     def ratio(self, ours: Timing) -> tuple[float, tuple[float, float]]:
         """The median of this time by ours, round by round, and the quartiles."""
-        ratios = [a / b for a, b in zip(self.wall, ours.wall, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        return middle, (low, high)
+        return _ratio(self.wall, ours.wall)
+
+    def processor_ratio(self, ours: Timing) -> float:
+        """The median of the processor's time by that of ours, which is never below 1 ns."""
+        return _ratio(self.processor, [max(seconds, 1e-9) for seconds in ours.processor])[0]
+
+
+def _ratio(a: Sequence[float], b: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    low, middle, high = statistics.quantiles([x / y for x, y in zip(a, b, strict=True)], n=4)
+    return middle, (low, high)
 
 
 def interleaved(

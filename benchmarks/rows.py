@@ -24,8 +24,9 @@ TRAINING, INFERENCE = "training", "inference"
 @dataclass(frozen=True)
 class SideResult:
     """Medians over the rounds, in milliseconds a call; `ratio` is this side's time by ours, round
-    by round, with its quartiles, `native_ratio` that by ours with native kernels; `difference` the
-    largest relative one of its results from ours."""
+    by round, with its quartiles, `native_ratio` that by ours with native kernels,
+    `processor_ratio` that of the processor's time; `difference` the largest relative one of its
+    results from ours."""
 
     milliseconds: float
     processor_milliseconds: float
@@ -33,6 +34,7 @@ class SideResult:
     quartiles: tuple[float, float]
     difference: float
     native_ratio: float | None = None
+    processor_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,19 @@ class Row:
         return max(0.03, *(abs(q - 1) for q in (again.ratio, *again.quartiles)))
 
     @property
+    def processor_ratio(self) -> float | None:
+        """The best peer's time of the processor by ours: what the ratio is where nothing else uses
+        the core."""
+        return None if self.best is None else self.sides[self.best].processor_ratio
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something else used the core while ours ran there: then wall times are not much
+        worth. On several threads nobody can tell so."""
+        ours = self.ours
+        return self.threads == 1 and ours.processor_milliseconds < 0.9 * ours.milliseconds
+
+    @property
     def is_short(self) -> bool:
         """Whether a ratio is below its target."""
         low = self.ratio is not None and self.ratio < self.targets.portable
@@ -138,24 +153,17 @@ class Bench:
         losses: dict[str, np.ndarray[Any, Any]] = {}
         settled = workload.settled()
         first = settled.batches(workload.checked)
-        # One after the other: what has been checked is gone before the next is.
-        for peer in peers if settled == workload else [p for p in peers if p.name != AGAIN]:
+        sides: dict[str, Side] = {}
+        for peer in peers:
             with _noted(lacking, peer):
                 side = peer.training(settled, state, self.threads)
                 losses[peer.name] = np.array([float(side.read(side.call(b)())) for b in first])
+                if settled != workload:
+                    side = peer.training(workload, state, self.threads)
+                    side.call(batches[0])()
+                sides[peer.name] = side
         differences = _differences(losses, workload.tolerance, workload.key)
-        sides: dict[str, Side] = {}
-        for peer in peers:
-            if peer.name in lacking:
-                continue
-            with _noted(lacking, peer):
-                sides[peer.name] = side = peer.training(workload, state, self.threads)
-                side.call(batches[0])()
-        turns = {
-            n: Turn([side.call(b) for b in batches], side.wait)
-            for n, side in sides.items()
-            if n not in lacking
-        }
+        turns = {n: Turn([side.call(b) for b in batches], side.wait) for n, side in sides.items()}
         remark = "" if settled == workload else f"losses compared with {_shown(workload.fixed)}"
         return self._row(TRAINING, workload, turns, differences, lacking, remark)
 
@@ -217,6 +225,7 @@ def _sides(
             *(t.median * 1e3, t.processor_median * 1e3, *t.ratio(ours)),
             differences.get(name, 0.0),
             t.ratio(native)[0] if native else None,
+            t.processor_ratio(ours),
         )
         for name, t in timings.items()
     }

@@ -29,7 +29,7 @@ def steps(rows: Sequence[Row], kind: str) -> Table:
     peers = list(dict.fromkeys(name for row in rows for name in row.peers))
     own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
     names = ("ours", "CPU", *(name.removeprefix("nncompile ") for name in own), *peers)
-    for name in (*names, "best peer", "ratio", "quartiles", "target", "A/A"):
+    for name in (*names, "best peer", "ratio", "quartiles", "by CPU", "target", "A/A"):
         table.add_column(name, justify="right", no_wrap=name in ("quartiles", "target"))
     for row in rows:
         table.add_row(
@@ -46,16 +46,19 @@ def _milliseconds(row: Row, name: str) -> str:
     return f"{side.milliseconds:.3f}" if side else "–"
 
 
-def _against_the_best(row: Row) -> tuple[str, str, str, str]:
+def _against_the_best(row: Row) -> tuple[str, ...]:
     targets = f"≥ {row.targets.portable:g}"
     if row.best is None or row.ratio is None:
-        return "none", "–", "–", targets
+        return "none", "–", "–", "–", targets
     low, high = row.sides[row.best].quartiles
     ratio = f"{row.ratio:.2f}{' short' if row.is_short else ''}"
     native = row.native_ratio
     if native is not None:
         ratio, targets = f"{ratio}; {native:.2f}", f"{targets}; {row.targets.native:g}"
-    return row.best, ratio, f"{low:.2f}–{high:.2f}", targets
+    by_processor = "–" if row.processor_ratio is None else f"{row.processor_ratio:.2f}"
+    if row.is_busy:
+        by_processor += " busy"
+    return row.best, ratio, f"{low:.2f}–{high:.2f}", by_processor, targets
 
 
 def figures(rows: Sequence[Figure]) -> Table:

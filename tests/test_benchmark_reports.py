@@ -127,6 +127,19 @@ def test_the_page_has_a_column_of_native_kernels_where_they_were_measured() -> N
     assert "| 2.00 | 1.00 | **3.00** | 1.50 | 3.00 |" in text
 
 
+def test_a_busy_core_is_told_with_the_ratio_of_processor_times() -> None:
+    calm = row(2.0, torch=3.0)
+    peer = replace(calm.sides["torch"], processor_ratio=1.1)
+    ours = replace(calm.ours, processor_milliseconds=1.7)
+    busy = replace(calm, sides={**calm.sides, OURS: ours, "torch": peer})
+    assert busy.is_busy and busy.processor_ratio == 1.1 and not calm.is_busy
+    assert not replace(busy, threads=2).is_busy
+    text = page([busy], [], ENVIRONMENT)
+    assert "| ratio | quartiles | by CPU time | A/A |" in text and "| 1.10 | 1.00 |" in text
+    assert "CPU time tells more: LeNet." in text
+    assert document.as_row(document.as_json(busy)) == busy
+
+
 def test_numbers_have_three_digits_that_count_and_every_workload_has_a_title() -> None:
     assert [number(x) for x in (0.0423, 1.234, 12.34, 123.4)] == ["0.042", "1.23", "12.3", "123"]
     titles = [title_of(name) for name in dict.fromkeys(w.name for w in WORKLOADS)]

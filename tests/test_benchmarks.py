@@ -141,6 +141,7 @@ def test_all_sides_have_their_turn_in_each_round_in_another_order() -> None:
     rounds = [tuple(turns[i : i + 3]) for i in range(0, 36, 3)]
     assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
     assert len(set(rounds)) > 2
+    assert timings["b"].processor_ratio(timings["a"]) == pytest.approx(1.5)
     ratio, quartiles = timings["b"].ratio(timings["a"])
     assert ratio == pytest.approx(1.5) and quartiles == pytest.approx((1.5, 1.5))
 
