@@ -165,6 +165,7 @@ class CompiledStep(Stages):
         profile: str | None = None,
         after: StepRunner | None = None,
         native: bool | None = None,
+        in_place: bool = False,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
@@ -179,7 +180,7 @@ class CompiledStep(Stages):
             is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
             return None if is_small else self._general_step(kernels)
 
-        options = (not small.fits, self.sizes, general, profile, after, native)
+        options = (not small.fits, self.sizes, general, profile, after, native, in_place)
         return StepRunner(small.content, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:

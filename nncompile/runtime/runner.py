@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from nncompile.diagnostics.errors import BackendError, FeedError
@@ -34,6 +36,7 @@ from nncompile.runtime.buffers import (
     view_of,
 )
 from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.runtime.in_place import overwritten
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
@@ -74,7 +77,9 @@ class StepRunner:
     for wrong ones. `instead` gives, by these shapes, another model to run on such batches, of the
     same inputs and outputs, or None; the attribute `model` is the one that runs. With `after`, it
     takes the place of that runner, of a step with other states: it goes on counting its steps, and
-    `undo` and `before` give the state before its last one. The other options are those of
+    `undo` and `before` give the state before its last one. With `in_place`, a step writes over what
+    nothing reads later in it, such as the slots of Adam, and cannot be undone: the state takes a
+    third less memory, or half where gradients are clipped. The other options are those of
     `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
     state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
@@ -91,7 +96,9 @@ class StepRunner:
         profile: str | None = None,
         after: StepRunner | None = None,
         native: bool | None = None,
+        in_place: bool = False,
     ) -> None:
+        self.in_place = in_place
         step, given = step_of(model, state)
         state = given.arrays
         self._check = check
@@ -105,7 +112,7 @@ class StepRunner:
             native=native,
         )
         self._first: Model = step
-        self.session = self._start(step)
+        self.session, shared = self._started(step)
         given.check_of(self.session.name, self.session.metadata.get(RECIPE))
         self.state_map = _state_map(self.session)
         state_names = self.state_map.keys() | state.keys()
@@ -113,12 +120,11 @@ class StepRunner:
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
         # What a step writes before it is read need not be filled.
-        written = self.state_map
-        made = [(n, x, self._device_of(n)) for n, x in first.items()]
-        self._sets = (
-            {n: buffer_of(x, device) for n, x, device in made},
-            {n: (buffer_like if n in written else buffer_of)(x, d) for n, x, d in made},
-        )
+        self._shared, written = shared, self.state_map
+        read = {n: buffer_of(x, self._device_of(n)) for n, x in first.items()}
+        made = {n: buffer_like if n in written else buffer_of for n in first.keys() - shared}
+        other = {n: make(first[n], self._device_of(n)) for n, make in made.items()}
+        self._sets = read, {n: other.get(n, x) for n, x in read.items()}
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
@@ -128,7 +134,7 @@ class StepRunner:
         self._free = [p.name for p in self._results if not p.is_static]
         # Of each model that was run: itself, its session, and a binding and a call for each order.
         self._ready: dict[int, tuple[Any, ...]] = {}
-        self._add(step, self.session)
+        self._add(step, self.session, shared)
         self._use(step)
         self._batch: BatchInputs | None = None  # of the last batch
         # The models and shapes that have run, of which onnxruntime has planned the memory.
@@ -181,7 +187,10 @@ class StepRunner:
                 self._planned.add(self._plan)
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch) from error
-        self._at = _Position(at.steps + 1, 1 - side, side, True, self._bindings[side])
+        for target, result in self._apart:
+            target.update_inplace(bits_of(array_of(result)))
+        read = -1 if self.in_place else side
+        self._at = _Position(at.steps + 1, 1 - side, read, read >= 0, self._bindings[side])
 
     @property
     def steps(self) -> int:
@@ -266,15 +275,31 @@ class StepRunner:
         """The outputs in the order that a binding holds them: as they were first bound."""
         return [*self.state_map.values(), *self._fixed, *self._free]
 
-    def _add(self, model: Model, session: Session) -> None:
-        bindings = tuple(self._bind(session, *self._sets[::order]) for order in (1, -1))
-        self._ready[id(model)] = model, session, bindings, tuple(map(session.runner, bindings))
+    def _started(self, model: Model) -> tuple[Session, frozenset[str]]:
+        """A session, and the parts of the state that it may write over while it runs."""
+        if not self.in_place:
+            return self._start(model), frozenset()
+        with tempfile.TemporaryDirectory() as directory:
+            file = os.path.join(directory, "step.onnx")
+            session = self._start(model, optimized=file)
+            if session.device[0] != "cpu":
+                return session, frozenset()
+            return session, overwritten(onnx.load(file), _state_map(session))
+
+    def _add(self, model: Model, session: Session, overwrites: frozenset[str]) -> None:
+        # What it may not write over is written elsewhere, and then copied.
+        apart = {n: (self._sets[0][n], buffer_like(array_of(self._sets[0][n])))
+                 for n in self._shared - overwrites}  # fmt: skip
+        results = [{**buffers, **{n: x for n, (_, x) in apart.items()}} for buffers in self._sets]
+        bindings = tuple(self._bind(session, self._sets[i], results[1 - i]) for i in range(2))
+        runs = tuple(map(session.runner, bindings))
+        self._ready[id(model)] = model, session, bindings, runs, tuple(apart.values())
 
     def _use(self, model: Model) -> None:
         """Runs that model from now on."""
         if id(model) not in self._ready:
-            self._add(model, self._start(model))
-        self.model, self.session, self._bindings, self._runs = self._ready[id(model)]
+            self._add(model, *self._started(model))
+        self.model, self.session, self._bindings, self._runs, self._apart = self._ready[id(model)]
 
     def _bind(
         self,

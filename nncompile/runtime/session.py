@@ -77,8 +77,9 @@ class Session:
     3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. `profile`
     begins the name of a file of what each node takes, see `nncompile.runtime.profiling`. Native
     kernels that the model calls are used where they are installed, unless `native` is False; then
-    `library` says which. Raises `FileError` or `BackendError` where the model cannot be loaded,
-    `ProviderError` where a provider is missing.
+    `library` says which. `optimized` is a file that the model is written to as it is run. Raises
+    `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
+    is missing.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Session:
         optimization: str = "all",
         profile: str | None = None,
         native: bool | None = None,
+        optimized: str | None = None,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
@@ -108,6 +110,8 @@ class Session:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
+        if optimized is not None:
+            options.optimized_model_filepath = optimized
         source, self.name = _source(model)
         self.library: Library | None = None
         names = names_of(model) if [name for name, _ in resolved] == _CPU else ""

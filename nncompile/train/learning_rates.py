@@ -78,6 +78,7 @@ class SettableRates:
     providers: Provider | Sequence[Provider]
     threads: int | None
     native: bool | None
+    in_place: bool
     _loop: Loop
     _adjustments: Adjustments
 
@@ -142,8 +143,8 @@ class SettableRates:
         known = loop.runner.state() if state is None else state
         first = {p: evaluate(x, {}) for p, x in source.first.items() if p not in known}
         whole = {path: known[path] if path in known else first[path] for path in source.state}
-        options = self.providers, self.threads
-        runner = compiled.runner(whole, *options, after=loop.runner, native=self.native)
+        options = self.providers, self.threads, None, loop.runner, self.native, self.in_place
+        runner = compiled.runner(whole, *options)
         loop.exchange(compiled, runner)
         vars(self).update(compiled=compiled, recipe=source.recipe, model=source.recipe.model)
 

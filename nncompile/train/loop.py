@@ -175,9 +175,10 @@ class Loop:
 
     def settle(self) -> None:
         """Undoes a step whose metrics were not added to those of the epoch, which is what an error
-        or an interrupt between the two leaves."""
-        if self.step - self.epoch.start > self.epoch.sums.added.batches:
-            self.runner.undo()
+        or an interrupt between the two leaves. Where steps are made in place, it stays made."""
+        made, added = self.step - self.epoch.start, self.epoch.sums.added
+        if made > added.batches and not self.runner.undo() and self.runner.in_place:
+            self.epoch.sums.added = added._replace(batches=made)
 
     def alone(self, fit: Callable[[], History]) -> History:
         """What that fit returns. Raises `ModelError` where another one is running: that of the
@@ -205,6 +206,8 @@ class Loop:
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """See `nncompile.train.trainer.Trainer.locate`."""
+        if self.runner.in_place:
+            return None
         return locate_nonfinite(self.compiled.step, {**self.runner.before(), **batch}, outputs)
 
     def run(

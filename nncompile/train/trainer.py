@@ -54,7 +54,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off. On the
-    CPU, native kernels are used where they are installed, unless `native` is False.
+    CPU, native kernels are used where they are installed, unless `native` is False. With `in_place`
+    a step writes over slots of the optimizer, which saves up to half of the memory of the state.
+    One that fails is not undone then: the state is that after it, and `locate` finds nothing.
     """
 
     foreign_names = FOREIGN_METHODS
@@ -68,8 +70,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         threads: int | None = None,
         without: Collection[str] = (),
         native: bool | None = None,
+        in_place: bool = False,
     ) -> None:
-        self.native = native
+        self.native, self.in_place = native, in_place
         self.compiled = compiled_step(recipe, without)
         self.recipe = self.compiled.source.recipe
         self._adjustments = Adjustments(self.compiled)
@@ -84,7 +87,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
 
     def __reduce__(self) -> Any:
         without = tuple(self.compiled.without)
-        options = self.providers, self.seed, self.threads, without, self.native
+        options = self.providers, self.seed, self.threads, without, self.native, self.in_place
         recipe = self.declared.source.recipe
         return _restored, (recipe, options, self.state, self._loop.epoch.position())
 
@@ -93,7 +96,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         return f"<Trainer of {self.model.name} at {place}, on {self.providers}>"
 
     def _runner(self, state: Mapping[str, Any]) -> StepRunner:
-        return self.compiled.runner(state, self.providers, self.threads, native=self.native)
+        options = self.providers, self.threads, None, None, self.native, self.in_place
+        return self.compiled.runner(state, *options)
 
     def _evaluating(self) -> Evaluation:
         naming = Naming(self.model, self._notes)

@@ -1,0 +1,183 @@
+"""Steps that write over their own state."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from dsl import adagrad, adam, adamw, lion, rmsprop, sgd, training
+from nncompile import StepRunner, Trainer, TrainingError
+from nncompile.runtime.in_place import overwritten
+from tests.hand_made import FLOAT, build
+from tests.small_models import data, perceptron
+
+TYPE = (FLOAT, [4, 4])
+
+
+def _model(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """A step of a state `w` that reads `x`, and gives `w.next` and `y`."""
+    return build(
+        list(nodes),
+        [("w", *TYPE), ("x", *TYPE)],
+        [("w.next", *TYPE), ("y", *TYPE)],
+        {"shape": np.array([16]), "square": np.array([4, 4])},
+        {"nncompile.state": '{"w": "w.next"}'},
+    )
+
+
+def node(op: str, inputs: str, result: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(), [result], f"{op}_{result}", **attributes)
+
+
+def test_what_is_read_before_is_overwritten() -> None:
+    """By data alone: the product that is taken of w is part of what it becomes."""
+    product = node("MatMul", "x w", "p")
+    steps = {
+        "elementwise": [node("Sub", "w x", "w.next"), node("Neg", "x", "y")],
+        "after a product": [product, node("Add", "w p", "w.next"), node("Neg", "x", "y")],
+        "of the product alone": [product, node("MatMul", "p x", "w.next"), node("Neg", "x", "y")],
+        "of a view that is done": [
+            node("Reshape", "w shape", "flat"),
+            node("Exp", "flat", "e"),
+            node("Reshape", "e square", "w.next"),
+            node("Neg", "x", "y"),
+        ],
+    }
+    for name, nodes in steps.items():
+        assert overwritten(_model(*nodes), {"w": "w.next"}) == {"w"}, name
+
+
+def test_what_may_be_read_later_is_not_overwritten() -> None:
+    y = helper.make_tensor_value_info("inner", *TYPE)
+    branch = helper.make_graph([helper.make_node("Neg", ["w"], ["inner"])], "branch", [], [y])
+    seen = helper.make_graph([helper.make_node("Neg", ["flat"], ["inner"])], "branch", [], [y])
+    steps = {
+        "a result beside it": [node("Sub", "w x", "w.next"), node("MatMul", "x w", "y")],
+        "the maker itself": [node("MatMul", "x w", "w.next"), node("Neg", "x", "y")],
+        "a mixture": [node("Transpose", "w", "w.next"), node("Neg", "x", "y")],
+        "three of which it is the last": [node("Max", "x x w", "w.next"), node("Neg", "x", "y")],
+        "through a view": [
+            node("Reshape", "w shape", "flat"),
+            node("Exp", "flat", "e"),
+            node("Sub", "w x", "w.next"),
+            node("Reshape", "e square", "y"),
+        ],
+        "a view in the maker": [
+            node("Flatten", "w", "flat"),
+            node("Sub", "flat x", "w.next"),
+            node("Neg", "x", "y"),
+        ],
+        "within a branch": [
+            node("Sub", "w x", "w.next"),
+            node("If", "condition", "y", then_branch=branch, else_branch=branch),
+        ],
+        "a view within a branch": [
+            node("Flatten", "w", "flat"),
+            node("Exp", "flat", "e"),
+            node("Add", "e x", "w.next"),
+            node("If", "condition", "y", then_branch=seen, else_branch=seen),
+        ],
+    }
+    for name, nodes in steps.items():
+        assert not overwritten(_model(*nodes), {"w": "w.next"}), name
+    other = build(
+        [node("Sub", "w x", "w.next")],
+        [("w", FLOAT, [1]), ("x", FLOAT, [4])],
+        [("w.next", FLOAT, [4])],
+    )
+    assert not overwritten(other, {"w": "w.next"})
+
+
+OPTIMIZERS = {
+    "adam": (adam(1e-2), {}),
+    "adamw, clipped": (adamw(1e-2), {"clip_norm": 1.0}),
+    "momentum": (sgd(1e-2, momentum=0.9, nesterov=True), {}),
+    "lion": (lion(1e-2), {}),
+    "rmsprop": (rmsprop(1e-2), {}),
+    "adagrad": (adagrad(1e-2), {}),
+    "accumulated": (adam(1e-2), {"accumulate": 2}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_in_place_are_the_same(name: str) -> None:
+    """To the bit, whatever the optimizer, for two sizes of batches."""
+    optimizer, options = OPTIMIZERS[name]
+    recipe = training(perceptron(drop=0.2), optimizer=optimizer, batch_size=8, **options)
+    plain = Trainer(recipe, threads=1)
+    there = Trainer(plain.compiled, threads=1, in_place=True)
+    batches = data(36)
+    for trainer in (plain, there):
+        trainer.fit(batches, epochs=3, verbose=0)
+    shared = there._loop.runner._shared
+    slots = {path for path in plain.state if path not in ("seed", "step")} - {*plain.params}
+    # That of Lion is read again for the weights, those of accumulated steps within a branch.
+    assert (shared >= slots) == (name not in ("lion", "accumulated"))
+    assert (shared >= {*plain.params}) == ("clip_norm" in options)
+    for path, x in plain.state.items():
+        np.testing.assert_array_equal(there.state[path], x, err_msg=path)
+
+
+def test_another_model_of_the_step_may_read_later() -> None:
+    """Its results are copied then: here a product of w that is a result."""
+    y = node("Neg", "x", "y")
+    first = _model(node("Sub", "w x", "w.next"), y)
+    second = _model(node("Sub", "w x", "w.next"), node("MatMul", "x w", "y"))
+    for model in (first, second):
+        for info in (*model.graph.input, *model.graph.output):
+            if info.name in ("x", "y"):
+                info.type.tensor_type.shape.dim[0].dim_param = "n"
+    draw = np.random.default_rng(0)
+    w = draw.standard_normal((4, 4), np.float32)
+    runner = StepRunner(
+        first, {"w": w}, in_place=True,
+        instead=lambda shapes: second if shapes["x"] == (4, 4) else None,
+    )  # fmt: skip
+    for count in (1, 4, 4, 1, 4):
+        x = draw.standard_normal((count, 4), np.float32)
+        runner.step({"x": x})
+        expected = -x if count == 1 else x @ w
+        np.testing.assert_allclose(runner.metrics()["y"], expected, rtol=1e-5, atol=1e-6)
+        w = w - x
+        np.testing.assert_array_equal(runner.state()["w"], w)
+
+
+def test_a_step_in_place_is_not_undone() -> None:
+    """Neither by a loss that is not finite nor by a callback; a training goes on after it."""
+    recipe = training(perceptron(), optimizer=adam(1e-2), batch_size=8)
+    trainer = Trainer(recipe, threads=1, in_place=True)
+
+    def stop(event: Any) -> None:
+        if event.kind == "step" and event.step == 3:
+            raise TrainingError("that is enough")
+
+    with pytest.raises(TrainingError, match="enough"):
+        trainer.fit(data(40), verbose=0, callbacks=[stop])
+    assert trainer.step == 3
+    assert not trainer._loop.runner.undo()
+    trainer.fit(data(40), verbose=0)
+    assert (trainer.step, trainer.epoch) == (5, 1)
+    bad = data(40)
+    bad["x"][13] = np.inf
+    with pytest.raises(TrainingError):
+        trainer.fit(bad, verbose=0, shuffle=False)
+    assert trainer.step == 7
+    assert not np.isfinite(trainer.params["out.weight"]).all()
+    assert trainer.snapshot().state["step"] == 7
+    epoch = trainer._loop.epoch
+    assert epoch.sums.added.batches == trainer.step - epoch.start == 2
+
+
+def test_what_is_in_place_stays_so() -> None:
+    trainer = Trainer(training(perceptron(), optimizer=adam(1e-2)), threads=1, in_place=True)
+    trainer.fit(data(64), verbose=0)
+    again = pickle.loads(pickle.dumps(trainer))
+    again.learning_rate = 1e-3
+    assert again.in_place
+    assert again._loop.runner._shared
+    assert again.step == trainer.step
