@@ -52,39 +52,13 @@ struct Chunks {
   long pixels() const { return rows * segment; }
 };
 
-void compute(const Blocks& blocks, const Block& block, const float* field, long row_step,
-             long rows, long width, float* results, Target target) {
+void compute(const Blocks& blocks, const Block& block, const float* field, const Rows& rows,
+             float* results, Target target) {
   if (blocks.few)
-    correlate_planes(block, field, row_step, rows, width, target);
+    correlate_planes(block, field, rows, target);
   else
-    correlate(block, field, row_step, rows, width, results, target);
+    correlate(block, field, rows, results, target);
 }
-
-// Images as fields, one after the other, in the thread's own memory.
-struct Fields {
-  const Field& field;
-  long channels;
-  float* own;
-  long filled;
-  bool is_image, enough;
-
-  // Where pixels are lanes, a vector may end behind the image.
-  Fields(const Field& f, long count, const Blocks& blocks, long width)
-      : field(f), channels(count), filled(-1), is_image(f.is_image()) {
-    if (blocks.few && width < kLanes) is_image = false;
-    own = is_image ? nullptr : empty_field(f, count);
-    enough = is_image || own;
-  }
-
-  const float* of(const float* images, long image) {
-    const float* from =
-        images + image * channels * field.size[0] * field.size[1] * field.size[2];
-    if (is_image) return from;
-    if (filled != image) fill(field, from, channels, own);
-    filled = image;
-    return own;
-  }
-};
 
 bool forward(Parallel& parallel, const Convolution& c, const float* x, const float* w,
              const float* bias, float* y) {
@@ -112,29 +86,33 @@ bool forward(Parallel& parallel, const Convolution& c, const float* x, const flo
     }
   });
   const Sum sum{taps, s.taps, s.ins, f.plane, s.taps * blocks.size};
+  const long at_once = images_at_once(c.batch, c.result[1] * c.result[2]);
   bool enough = true;
-  parallel.run(c.batch * all, 1e-2 * c.batch * c.outputs * s.result * depth,
+  parallel.run(parts(c.batch, at_once) * all, 1e-2 * c.batch * c.outputs * s.result * depth,
                [&](long begin, long end) {
-    Fields fields(f, s.ins, blocks, chunks.width);
-    float* results = scratch(kResults, chunks.pixels() * kBlock);
+    Fields fields(f, c.groups, s.ins, at_once, blocks.few && chunks.width < kLanes);
+    float* results = scratch(kResults, at_once * chunks.pixels() * kBlock + kSpareResults);
     if (!results || !fields.enough) {
       enough = false;
       return;
     }
     for (long task = begin; task < end; task++) {
-      const long image = task / blocks.per_group, of_block = task % all;
-      const long start = task % blocks.per_group * blocks.size;
-      const float* from = fields.of(x, image);
-      float* to = y + (image * s.outs + start) * s.result;
+      const long first = task / all * at_once, images = least(at_once, c.batch - first);
+      const long of_block = task % all, group = of_block / blocks.per_group;
+      const long start = of_block % blocks.per_group * blocks.size;
+      const float* from = fields.of(x, first, images, group);
+      float* to = y + ((first * c.groups + group) * s.outs + start) * s.result;
       const Block block{sum, blocks.weights + of_block * blocks.step,
                         biases + of_block * blocks.size, least(blocks.size, s.outs - start)};
       for (long z = 0; z < c.result[0]; z++)
         for (long row = 0; row < c.result[1]; row += chunks.rows)
           for (long i = 0; i < chunks.width; i += chunks.segment)
             compute(blocks, block, from + f.row(z * c.stride[0], row * c.stride[1]) + i,
-                    f.pitch * c.stride[1], least(chunks.rows, c.result[1] - row),
-                    least(chunks.segment, chunks.width - i), results,
-                    {to + (z * c.result[1] + row) * chunks.width + i, s.result, chunks.width});
+                    {images, fields.image_step, least(chunks.rows, c.result[1] - row),
+                     f.pitch * c.stride[1], least(chunks.segment, chunks.width - i)},
+                    results,
+                    {to + (z * c.result[1] + row) * chunks.width + i, c.outputs * s.result,
+                     s.result, chunks.width});
     }
   });
   return enough;
@@ -157,6 +135,12 @@ struct Remainder {
     count = most(0, parts(c.size[2] - first, stride));
   }
 };
+
+// to[i·count + r] = from[r·step + i] for all that are < size.
+void interleave(const float* from, long step, long count, long size, float* to) {
+  if (count == 2) return zip(from, from + step, size, to);
+  for (long i = 0; i < size; i++) to[i] = from[i % count * step + i / count];
+}
 
 bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gradient,
                     const float* w, float* x_gradient) {
@@ -204,22 +188,26 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
       }
     }
   });
+  const long at_once = images_at_once(c.batch, c.size[1] * c.size[2]);
+  // Pixels of one remainder of a chunk: `turned` is [remainder][channel][image][row][pixel].
+  const long pixels = at_once * (across == 1 ? chunks.pixels() : chunks.rows * chunks.width);
   bool enough = true;
-  parallel.run(c.batch * all, 1e-2 * c.batch * c.outputs * s.result * s.ins * s.taps,
-               [&](long begin, long end) {
-    const long at_once = across == 1 ? chunks.pixels() : chunks.rows * chunks.width;
-    Fields fields(f, s.outs, blocks, chunks.width);
-    float* results = scratch(kResults, at_once * kBlock);
-    float* turned = scratch(kTurned, across * kBlock * at_once + kBeyond);
+  parallel.run(parts(c.batch, at_once) * all,
+               1e-2 * c.batch * c.outputs * s.result * s.ins * s.taps, [&](long begin, long end) {
+    Fields fields(f, c.groups, s.outs, at_once, blocks.few && chunks.width < kLanes);
+    float* results = scratch(kResults, pixels * kBlock + kSpareResults);
+    float* turned = scratch(kTurned, across * kBlock * pixels + kBeyond);
     if (!results || !turned || !fields.enough) {
       enough = false;
       return;
     }
     for (long task = begin; task < end; task++) {
-      const long image = task / blocks.per_group, of_block = task % all;
-      const long start = task % blocks.per_group * blocks.size;
-      const float* from = fields.of(y_gradient, image);
-      float* to = x_gradient + (image * s.ins + start) * s.size;
+      const long first = task / all * at_once, images = least(at_once, c.batch - first);
+      const long of_block = task % all, group = of_block / blocks.per_group;
+      const long start = of_block % blocks.per_group * blocks.size;
+      const float* from = fields.of(y_gradient, first, images, group);
+      float* to = x_gradient + ((first * c.groups + group) * s.ins + start) * s.size;
+      const long image_step = c.channels * s.size;
       Block block{{nullptr, 0, s.outs, f.plane, s.taps * blocks.size},
                   blocks.weights + of_block * blocks.step, zeros,
                   least(blocks.size, s.ins - start)};
@@ -227,7 +215,8 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
       const auto chunk = [&](long phase, const float* at, long rows, long width, Target target) {
         block.sum.taps = of_phase[phase].taps;
         block.sum.tap_count = of_phase[phase].count;
-        compute(blocks, block, at, f.pitch, rows, width, results, target);
+        compute(blocks, block, at, {images, fields.image_step, rows, f.pitch, width}, results,
+                target);
       };
       const auto rows_of = [&](long z, long first_row, long rows) {
         const long field_z = z + c.before[0], field_row = first_row + c.before[1];
@@ -237,25 +226,21 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
         if (across == 1) {
           for (long i = 0; i < chunks.width; i += chunks.segment)
             chunk(phase, at + c.before[2] + i, rows, least(chunks.segment, chunks.width - i),
-                  {target + i, s.size, step * c.size[2]});
+                  {target + i, image_step, s.size, step * c.size[2]});
           return;
         }
         for (long p = 0; p < across; p++) {
           const Remainder of(c, p);
           if (!of.count) continue;
           chunk(phase + p, at + of.at, rows, of.count,
-                {turned + of.first * kBlock * at_once, at_once, chunks.width});
+                {turned + of.first * kBlock * pixels, rows * chunks.width, pixels, chunks.width});
         }
-        for (long o = 0; o < block.channels; o++)
-          for (long r = 0; r < rows; r++) {
-            const float* row = turned + o * at_once + r * chunks.width;
-            float* to_row = target + o * s.size + r * step * c.size[2];
-            if (across == 2)
-              zip(row, row + kBlock * at_once, c.size[2], to_row);
-            else
-              for (long i = 0; i < c.size[2]; i++)
-                to_row[i] = row[i % across * kBlock * at_once + i / across];
-          }
+        for (long image = 0; image < images; image++)
+          for (long o = 0; o < block.channels; o++)
+            for (long r = 0; r < rows; r++)
+              interleave(turned + o * pixels + (image * rows + r) * chunks.width, kBlock * pixels,
+                         across, c.size[2],
+                         target + image * image_step + o * s.size + r * step * c.size[2]);
       };
       for (long z = 0; z < c.size[0]; z++)
         for (long remainder = 0; remainder < least(step, c.size[1]); remainder++) {

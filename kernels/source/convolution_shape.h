@@ -9,6 +9,12 @@ namespace nnk::NNK_NAMESPACE {
 
 constexpr long kChunk = 128;  // pixels of results at once
 
+// How many images are computed together: several where they are so small that one does not fill the
+// registers, and all weights would be read for each.
+inline long images_at_once(long batch, long pixels) {
+  return 2 * pixels > kChunk ? 1 : least(batch, kChunk / pixels);
+}
+
 // Scratch slots: the first three are the calling thread's, which all threads read, the others each
 // thread's own.
 enum Slot { kWeights, kTaps, kBias, kField, kResults, kTurned, kPartial };
@@ -36,12 +42,47 @@ inline void set(float* to, long count, float value) {
   for (long i = 0; i < count; i++) to[i] = value;
 }
 
-// The thread's own field for so many channels, of zeros.
-inline float* empty_field(const Field& f, long channels) {
-  float* field = scratch(kField, channels * f.plane + kBeyond);
-  if (field) set(field, channels * f.plane + kBeyond, 0);
-  return field;
-}
+// Images of one group of channels as fields, in the thread's own memory, or where they are.
+class Fields {
+ public:
+  bool enough;
+  long image_step;
+
+  // `reads_ahead` says that a vector may be read that ends behind the image.
+  Fields(const Field& f, long groups, long channels, long images, bool reads_ahead)
+      : enough(true),
+        image_step(channels * f.plane),
+        field_(f),
+        groups_(groups),
+        channels_(channels),
+        size_(channels * f.size[0] * f.size[1] * f.size[2]) {
+    if (f.is_image() && !reads_ahead) {
+      image_step = groups * size_;
+      return;
+    }
+    const long count = images * image_step + kBeyond;
+    own_ = scratch(kField, count);
+    enough = own_ != nullptr;
+    if (own_) set(own_, count, 0);
+  }
+
+  // `count` images from the first one on.
+  const float* of(const float* images, long first, long count, long group) {
+    const float* from = images + (first * groups_ + group) * size_;
+    if (!own_) return from;
+    if (filled_ != from)
+      for (long i = 0; i < count; i++)
+        fill(field_, from + i * groups_ * size_, channels_, own_ + i * image_step);
+    filled_ = from;
+    return own_;
+  }
+
+ private:
+  const Field& field_;
+  long groups_, channels_, size_;
+  float* own_ = nullptr;
+  const float* filled_ = nullptr;
+};
 
 // How far from a pixel's place in the field of the input a tap reads.
 inline long reach_of(const Convolution& c, const Field& f, long tap) {

@@ -38,8 +38,8 @@ bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, c
   bool enough = true;
   parallel.run(batches * c.groups, 2e-2 * c.batch * c.outputs * s.result * depth,
                [&](long begin, long end) {
-    float* own = f.is_image() ? nullptr : empty_field(f, s.ins);
-    if (!own && !f.is_image()) {
+    Fields fields(f, c.groups, s.ins, 1, false);
+    if (!fields.enough) {
       enough = false;
       return;
     }
@@ -47,17 +47,13 @@ bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, c
       const long part = task / c.groups, group = task % c.groups;
       const long first = c.batch * part / batches, last = c.batch * (part + 1) / batches;
       for (long n = first; n < last; n++) {
-        const float* from = x + (n * c.groups + group) * s.ins * s.size;
-        if (own) {
-          fill(f, from, s.ins, own);
-          from = own;
-        }
+        const float* from = fields.of(x, n, 1, group);
         const float* gradient = y_gradient + (n * c.groups + group) * s.outs * s.result;
         bool add = n > first;
         for (long z = 0; z < c.result[0]; z++)
           for (long row = 0; row < c.result[1]; row += rows_at_once) {
-            const Rows rows{least(rows_at_once, c.result[1] - row), c.result[2],
-                            f.pitch * c.stride[1], c.result[2]};
+            const RowPairs rows{least(rows_at_once, c.result[1] - row), c.result[2],
+                                f.pitch * c.stride[1], c.result[2]};
             const float* seen = from + f.row(z * c.stride[0], row * c.stride[1]);
             for (long j = 0; j < depth; j += dots.taps) {
               const float* pixels[16];
@@ -83,7 +79,7 @@ bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, c
 }  // namespace
 
 bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const float* x,
-                     const float* y_gradient, float* w_gradient) {
+                                 const float* y_gradient, float* w_gradient) {
   const Shape s(c);
   const long depth = s.ins * s.taps;
   if (!(c.outputs && depth)) return true;
@@ -102,50 +98,54 @@ bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const
   if (!partial || !reach) return false;
   const long width = c.result[2], segment = width > 2 * kChunk ? kChunk : width;
   const long rows_at_once = most(1, kChunk / width);
+  const long at_once = images_at_once(c.batch, c.result[1] * c.result[2]);
   bool enough = true;
   parallel.run(batches * all_blocks, 1e-2 * c.batch * c.outputs * s.result * depth,
                [&](long begin, long end) {
-    float* own = f.is_image() ? nullptr : empty_field(f, s.ins);
-    float* turned = scratch(kTurned, rows_at_once * segment * kBlock);
-    if (!turned || !(own || f.is_image())) {
+    Fields fields(f, c.groups, s.ins, at_once, false);
+    float* turned = scratch(kTurned, at_once * rows_at_once * segment * kBlock);
+    if (!turned || !fields.enough) {
       enough = false;
       return;
     }
+    // The sums of one block over some images.
+    const auto weigh = [&](const float* from, long first, long images, long channel, long count,
+                           bool add, float* to) {
+      const int vectors = count > kLanes ? 2 : 1;
+      const WeighTile tile = vectors == 2 ? weigh_tile_of<2>(taps) : weigh_tile_of<1>(taps);
+      for (long z = 0; z < c.result[0]; z++)
+        for (long row = 0; row < c.result[1]; row += rows_at_once)
+          for (long i = 0; i < width; i += segment, add = true) {
+            const Rows rows{images, fields.image_step, least(rows_at_once, c.result[1] - row),
+                            f.pitch * c.stride[1], least(segment, width - i)};
+            const long pixels = rows.rows * rows.width;
+            for (long n = 0; n < images; n++) {
+              const long at = ((first + n) * c.outputs + channel) * s.result +
+                              (z * c.result[1] + row) * width + i;
+              transpose_in(y_gradient + at, s.result, count, pixels,
+                           c.batch * c.outputs * s.result - at,
+                           turned + n * pixels * vectors * kLanes, vectors * kLanes);
+            }
+            const float* seen = from + f.row(z * c.stride[0], row * c.stride[1]) + i;
+            for (long j = 0; j < padded; j += taps) {
+              const float* pointers[16];
+              for (long r = 0; r < taps; r++) pointers[r] = seen + reach[j + r];
+              tile(pointers, rows, turned, add, to + j * kBlock);
+            }
+          }
+    };
     // All blocks of this range that see the same images go through them together.
     for (long task = begin, next; task < end; task = next) {
       const long part = task / all_blocks, group = task % all_blocks / blocks;
       next = least(end, part * all_blocks + (group + 1) * blocks);
-      const long first_image = c.batch * part / batches;
-      for (long n = first_image; n < c.batch * (part + 1) / batches; n++) {
-        const float* from = x + (n * c.groups + group) * s.ins * s.size;
-        if (own) {
-          fill(f, from, s.ins, own);
-          from = own;
-        }
+      const long first = c.batch * part / batches, last = c.batch * (part + 1) / batches;
+      for (long n = first; n < last; n += at_once) {
+        const long images = least(at_once, last - n);
+        const float* from = fields.of(x, n, images, group);
         for (long each = task; each < next; each++) {
-          const long start = each % blocks * kBlock, count = least(kBlock, s.outs - start);
-          const long channel = (n * c.groups + group) * s.outs + start;
-          const int vectors = count > kLanes ? 2 : 1;
-          const WeighTile tile = vectors == 2 ? weigh_tile_of<2>(taps) : weigh_tile_of<1>(taps);
-          float* to = partial + each * padded * kBlock;
-          bool add = n > first_image;
-          for (long z = 0; z < c.result[0]; z++)
-            for (long row = 0; row < c.result[1]; row += rows_at_once)
-              for (long i = 0; i < width; i += segment) {
-                const long rows = least(rows_at_once, c.result[1] - row);
-                const long pixels = least(segment, width - i);
-                const long at = channel * s.result + (z * c.result[1] + row) * width + i;
-                transpose_in(y_gradient + at, s.result, count, rows * pixels,
-                             c.batch * c.outputs * s.result - at, turned, vectors * kLanes);
-                const float* seen = from + f.row(z * c.stride[0], row * c.stride[1]) + i;
-                for (long j = 0; j < padded; j += taps) {
-                  const float* pointers[16];
-                  for (long r = 0; r < taps; r++) pointers[r] = seen + reach[j + r];
-                  tile(pointers, f.pitch * c.stride[1], rows, pixels, turned, add,
-                       to + j * kBlock);
-                }
-                add = true;
-              }
+          const long start = each % blocks * kBlock;
+          weigh(from, n, images, group * s.outs + start, least(kBlock, s.outs - start), n > first,
+                partial + each * padded * kBlock);
         }
       }
     }

@@ -14,14 +14,14 @@ constexpr int dots_at_once(int channels) {
 }
 
 // Pixels of results and of what the taps see: rows of `width`, so far apart in each.
-struct Rows {
+struct RowPairs {
   long rows, width, field_step, gradient_step;
 };
 
 // to[c·step + t] += Σ pixels[t]·gradient[c], by lanes, for `Channels` channels `plane` apart, of
 // which `stored` are there: the others are as the last of them, and not stored.
 template <int Channels, int Taps>
-void dot_tile(const Rows& r, const float* const* pixels, const float* gradient, long plane,
+void dot_tile(const RowPairs& r, const float* const* pixels, const float* gradient, long plane,
               long stored, long count, bool add, float* to, long step) {
   Vector sums[Channels][Taps] = {};
   const float* from[Taps];
@@ -68,7 +68,7 @@ void dot_tile(const Rows& r, const float* const* pixels, const float* gradient, 
   }
 }
 
-using DotTile = void (*)(const Rows&, const float* const*, const float*, long, long, long, bool,
+using DotTile = void (*)(const RowPairs&, const float* const*, const float*, long, long, long, bool,
                          float*, long);
 
 struct Dots {

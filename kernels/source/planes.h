@@ -99,8 +99,7 @@ struct PlaneTiles {
 
 // A block of at most kFew channels of results. A row of at least a vector's pixels is read up to its
 // end only, of a shorter one a whole vector is read.
-inline void correlate_planes(const Block& block, const float* field, long row_step, long rows,
-                             long width, Target target) {
+inline void correlate_planes(const Block& block, const float* field, Rows r, Target target) {
   long at_once;
   PlaneTile tile;
   switch (block.channels) {
@@ -117,25 +116,27 @@ inline void correlate_planes(const Block& block, const float* field, long row_st
     default: NNK_CASE(kFew)
 #undef NNK_CASE
   }
-  if (row_step == width && target.row_step == width) {
-    width *= rows;
-    rows = 1;
+  if (r.row_step == r.width && target.row_step == r.width) {
+    r.width *= r.rows;
+    r.rows = 1;
   }
   Segment segments[8];
   long count = 0;
-  for (long row = 0; row < rows; row++)
-    for (long i = 0; i < width; i += kLanes) {
-      const long at = width < kLanes ? 0 : least(i, width - kLanes);
-      segments[count++] = {field + row * row_step + at, target.to + row * target.row_step + at,
-                           least(kLanes, width)};
-      const bool last = row == rows - 1 && i + kLanes >= width;
-      if (last)
-        for (; count < at_once; count++) segments[count] = segments[count - 1];
-      if (count == at_once) {
+  for (long image = 0; image < r.images; image++)
+    for (long row = 0; row < r.rows; row++) {
+      const float* from = field + image * r.image_step + row * r.row_step;
+      float* to = target.to + image * target.image_step + row * target.row_step;
+      for (long i = 0; i < r.width; i += kLanes) {
+        const long at = r.width < kLanes ? 0 : least(i, r.width - kLanes);
+        segments[count++] = {from + at, to + at, least(kLanes, r.width)};
+        if (count < at_once) continue;
         tile(block, segments, target.channel_step);
         count = 0;
       }
     }
+  if (!count) return;
+  for (; count < at_once; count++) segments[count] = segments[count - 1];
+  tile(block, segments, target.channel_step);
 }
 
 }  // namespace nnk::NNK_NAMESPACE

@@ -11,17 +11,18 @@ constexpr int taps_at_once(int vectors) {
   return least(12, pixels_at_once(vectors));
 }
 
-// to[r] (+)= Σ pixels[r]·gradient over `rows` rows of `width` pixels, `row_step` apart where the
-// taps read and without gaps in the gradient, [pixel][Vectors·kLanes]. Sums are kBlock apart.
+// to[r] (+)= Σ pixels[r]·gradient over rows of pixels where the taps read, which are without gaps in
+// the gradient, [pixel][Vectors·kLanes]. Sums are kBlock apart.
 template <int Vectors, int Taps>
-void weigh_tile(const float* const* pixels, long row_step, long rows, long width,
-                const float* gradient, bool add, float* to) {
+void weigh_tile(const float* const* pixels, const Rows& rows, const float* gradient, bool add,
+                float* to) {
   Vector sums[Taps][Vectors] = {};
   const float* from[Taps];
 #pragma GCC unroll 16
   for (int r = 0; r < Taps; r++) from[r] = pixels[r];
-  for (long row = 0; row < rows; row++) {
-    for (long i = row * row_step; i < row * row_step + width; i++) {
+  for (long row = 0; row < rows.images * rows.rows; row++) {
+    const long first = row / rows.rows * rows.image_step + row % rows.rows * rows.row_step;
+    for (long i = first; i < first + rows.width; i++) {
       Vector g[Vectors];
 #pragma GCC unroll 2
       for (int v = 0; v < Vectors; v++) g[v] = load(gradient + v * kLanes);
@@ -44,7 +45,7 @@ void weigh_tile(const float* const* pixels, long row_step, long rows, long width
   }
 }
 
-using WeighTile = void (*)(const float* const*, long, long, long, const float*, bool, float*);
+using WeighTile = void (*)(const float* const*, const Rows&, const float*, bool, float*);
 
 template <int Vectors, int Taps = taps_at_once(Vectors)>
 inline WeighTile weigh_tile_of(long taps) {
