@@ -162,6 +162,7 @@ void correlate_rows(const Sum& s, const float* field, Rows r, const float* weigh
 }
 
 constexpr long kCachedWeights = 6144;  // floats, half of the first cache
+constexpr long kSummed = 192;          // products of one sum, which is added to others
 
 // A block of results, by parts of the channels whose weights stay in the first cache, and whose sums
 // are not long: one sum of thousands of products would be several times less exact. `results` is room
@@ -170,7 +171,8 @@ inline void correlate(const Block& block, const float* field, Rows r, float* res
                       Target target) {
   const Sum& sum = block.sum;
   const int vectors = block.channels > kLanes ? 2 : 1;
-  const long cached = most(1, kCachedWeights / most(1, sum.tap_count * vectors * kLanes));
+  const long products = least(kSummed, kCachedWeights / (vectors * kLanes));
+  const long cached = most(1, products / most(1, sum.tap_count));
   const long each = most(1, parts(sum.channels, most(1, parts(sum.channels, cached))));
   Sum part = sum;
   for (long start = 0; start < sum.channels || start == 0; start += each) {

@@ -20,8 +20,6 @@ constexpr int segments_at_once(int channels) {
   return int(least(8, (kRegisters - (kRegisters == 16 ? 3 : 4)) / channels));
 }
 
-constexpr long kSummed = 192;  // products of one sum, which is added to others
-
 // A vector of pixels: where they are in the field, where the results go, and how many are stored.
 struct Segment {
   const float* from;
