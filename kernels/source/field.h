@@ -102,7 +102,7 @@ inline void fill_row(const Field& f, const float* from, float* to) {
   if (f.stride == 1) {
     long i = 0;
     for (; i + kLanes <= last; i += kLanes) store(to + before + i, load(from + i));
-    for (; i < last; i++) to[before + i] = from[i];
+    if (i < last) store_first(to + before + i, load_first(from + i, last - i), last - i);
     return;
   }
   long i = 0;
