@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dsl import BatchNorm, Dense, f32, mean, model
 from nncompile import export
 from nncompile.backends.onnx import write
+from nncompile.ops.random.generator import Hash
 from nncompile.program.initialization import initial_values
 
 ARRAYS = {
@@ -97,3 +98,26 @@ def test_weights_are_drawn_without_a_second_set() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1.7 * WEIGHTS
+
+
+@model
+def one(x: Any = f32["batch", 1024]) -> Any:
+    """All weights in one matrix of eight megabytes."""
+    return x >> Dense(2048, bias=False)
+
+
+def test_one_large_weight_is_drawn_in_twice_its_memory() -> None:
+    """Its random bits are mixed in blocks, to the same bits as at once."""
+    initial_values(one, 0)
+    tracemalloc.start()
+    try:
+        drawn = initial_values(one, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.2 * 1024 * 2048 * 4
+    counters, key = np.arange(2**14 + 2, dtype=np.uint32), np.array(7, np.uint32)
+    at_once = Hash().numpy(counters, key)
+    np.testing.assert_array_equal(at_once[-3:], Hash().numpy(counters[-3:], key))
+    assert len(np.unique(at_once)) > 2**14
+    assert drawn["dense.weight"].shape == (1024, 2048)
