@@ -34,7 +34,7 @@ from benchmarks.optimized_files import (
     measure_files,
     table_of,
 )
-from benchmarks.peers.base import Absent, Peer
+from benchmarks.peers.base import OUTSIDE, Absent, Peer
 from benchmarks.peers.known import PEERS
 from benchmarks.rows import INFERENCE, TRAINING, Bench, Row
 from benchmarks.workloads import WORKLOADS, Workload
@@ -197,6 +197,8 @@ def stepped(
         ratio = "no peer" if row.ratio is None else f"{row.ratio:.2f} of {row.best}"
         console.print(f"{kind} {row.name}: {ratio}", style="dim", highlight=False)
         for name, reason in row.lacking.items():
+            if reason in OUTSIDE:
+                continue
             console.print(f"  without {name}: {reason}", style="dim", highlight=False)
     for kind in (TRAINING, INFERENCE):
         some = [row for row in rows if row.kind == kind]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.figures import Figure
+from benchmarks.peers.base import OUTSIDE
 from benchmarks.rows import INFERENCE, TRAINING, Row
 from benchmarks.sides import NATIVE, OURS, SCRIPT
 
@@ -135,7 +136,7 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
         f"{title_of(row.workload)} without {name}: {reason}."
         for row in rows
         for name, reason in row.lacking.items()
-        if row.kind == TRAINING or "optimizer" not in reason
+        if reason not in OUTSIDE
     }
     busy = [title_of(row.workload) for row in rows if row.is_busy]
     if busy:

@@ -225,7 +225,7 @@ def test_parts_of_names_choose_rows_and_peers() -> None:
     assert sum("inference gpt " in name for name in names) == 1
     assert {n for n in names if "adamw B32" in n} == {"training mlp-784-256-128-10 adamw B32"}
     assert [p.name for p in chosen_peers("fused,jax")] == ["torch fused", "jax.jit"]
-    assert len(chosen_peers("")) == 5
+    assert len(chosen_peers("")) == 6
 
 
 @pytest.mark.slow

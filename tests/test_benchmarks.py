@@ -17,11 +17,12 @@ from benchmarks.compile_peers import FAMILIES, measure_compiling
 from benchmarks.fit_overhead import TARGETS
 from benchmarks.measure import LEAST, Effort, Turn, interleaved
 from benchmarks.networks import in_dsl
+from benchmarks.networks.sizes import IMAGES
 from benchmarks.peers.base import Absent, Lacking, installed
 from benchmarks.peers.compiled_torch import check_compiler, time_limit
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.ours import Ours
-from benchmarks.rows import Bench, Row
+from benchmarks.rows import Bench, Row, agreeing
 from benchmarks.sides import AGAIN, NATIVE, OURS
 from benchmarks.workloads import LEARNING_RATES, WORKLOADS, Targets, Workload, numbers
 
@@ -204,6 +205,12 @@ def test_nothing_is_timed_where_losses_differ(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(AssertionError, match=r"tiny adam B2: wrong differs by 0\.001, more than"):
         bench(hands, monkeypatch, wrong).training(TINY)
     assert len(hands.called) == 3 * 3  # the losses of ours, ours again, and the wrong ones
+    lacking: dict[str, str] = {}
+    results = {OURS: np.ones(2), "right": np.ones(2), "wrong": np.full(2, np.nan)}
+    assert agreeing(results, 1e-3, "row", lacking) == {OURS: 0.0, "right": 0.0}
+    assert lacking == {"wrong": "it differs by nan, more than 0.001, and others do not"}
+    with pytest.raises(AssertionError, match="row: nncompile native differs"):
+        agreeing({**results, NATIVE: np.zeros(2)}, 1e-3, "row", {})
 
 
 def test_random_masks_are_left_out_where_losses_are_compared(
@@ -283,7 +290,8 @@ def test_the_peers_networks_compute_what_ours_do(
     """Two steps of small ones with each optimizer in turn."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     pytest.importorskip(package)
-    peer = {p.name: p for p in PEERS}[{"torch": "torch fused", "jax": "jax.jit"}[package]]
+    known = {p.name: p for p in PEERS}
+    plain = known[{"torch": "torch fused", "jax": "jax.jit"}[package]]
     inputs = {w.network: w.inputs for w in WORKLOADS}
     inputs |= {
         "bag": lambda rng, n: {"x": rng.integers(0, 20, (n, 5)), "label": rng.integers(0, 4, n)},
@@ -301,6 +309,8 @@ def test_the_peers_networks_compute_what_ours_do(
             continue  # XLA takes seconds for each, and others have their layers
         loss = "mse" if network == "autoencoder" else "cross_entropy"
         workload = Workload(network, 4, optimizer, network, inputs[network], options, loss=loss)
+        is_image = package == "torch" and network in IMAGES
+        peer = known["torch channels last"] if is_image else plain
         assert _losses(Ours(), workload) == pytest.approx(_losses(peer, workload), rel=2e-4)
 
 

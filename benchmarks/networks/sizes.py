@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+IMAGES = ("autoencoder", "densenet", "lenet", "resnet", "vgg")
+"""The networks of images: their inputs have channels, which may stand first or last."""
 Stages = tuple[tuple[int, int], ...]
 
 LENGTH, TOKENS, WIDTH, HEADS, BLOCKS = 128, 65, 128, 4, 4  # of the GPT

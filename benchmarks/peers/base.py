@@ -19,6 +19,12 @@ class Lacking(Exception):
     """A side that has no such row, and why."""
 
 
+NO_OPTIMIZER, NO_IMAGES = "its optimizer has no part in inference", "it has no images"
+NO_KERNELS = "files of inference call no kernels"
+OUTSIDE = (NO_OPTIMIZER, NO_IMAGES, NO_KERNELS)
+"""Reasons of sides that are not meant for such a row: nobody looks for them there."""
+
+
 class Absent(Exception):
     """A peer that is not here at all, and why."""
 

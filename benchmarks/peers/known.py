@@ -11,6 +11,7 @@ PEERS: tuple[Peer, ...] = (
     TorchEager("torch eager"),
     TorchEager("torch foreach", foreach=True),
     TorchEager("torch fused", fused=True),
+    TorchEager("torch channels last", channels_last=True, fused=True),
     CompiledTorch(),
     JaxJit(),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.peers.base import Absent, Lacking, Plain, State, installed
+from benchmarks.peers.base import NO_KERNELS, Absent, Lacking, Plain, State, installed
 from benchmarks.recipes import recipe_of
 from benchmarks.sides import OURS, SCRIPT
 from benchmarks.workloads import Array, Batch, Workload, inputs_of
@@ -40,7 +40,7 @@ class Ours:
 
     def inference(self, workload: Workload, state: State, threads: int) -> _Inference:
         if self.native:
-            raise Lacking("files of inference call no kernels")
+            raise Lacking(NO_KERNELS)
         return _Inference(workload, state, threads)
 
     def finish(self) -> None:

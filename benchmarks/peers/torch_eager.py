@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers.base import Lacking, Plain, State, installed
+from benchmarks.networks.sizes import IMAGES
+from benchmarks.peers.base import NO_IMAGES, NO_OPTIMIZER, Lacking, Plain, State, installed
 from benchmarks.workloads import Array, Batch, Workload, inputs_of, target_of
 
 NETWORKS = "benchmarks.networks.in_torch"
@@ -19,10 +20,12 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
 
 
 class TorchEager:
-    """Eager mode; `foreach` and `fused` are those of its optimizers."""
+    """Eager mode; `foreach` and `fused` are those of its optimizers. With `channels_last` images
+    and kernels are laid out so, which the library of its convolutions prefers."""
 
-    def __init__(self, name: str, **optimizing: bool) -> None:
+    def __init__(self, name: str, channels_last: bool = False, **optimizing: bool) -> None:
         self.name = name
+        self.channels_last = channels_last
         self.optimizing = optimizing
 
     def start(self, threads: int) -> None:
@@ -30,13 +33,30 @@ class TorchEager:
         self.torch.set_num_threads(threads)
 
     def training(self, workload: Workload, state: State, threads: int) -> Step:
-        network = module_of(self.networks, workload, state)
-        return Step(self.torch, workload, network, self.optimizing)
+        network, put = self._laid_out(workload, state)
+        return Step(self.torch, workload, network, self.optimizing, put=put)
 
     def inference(self, workload: Workload, state: State, threads: int) -> Inference:
-        if self.optimizing:
-            raise Lacking("its optimizer has no part in inference")
-        return Inference(self.torch, module_of(self.networks, workload, state).eval())
+        if self.optimizing and not self.channels_last:
+            raise Lacking(NO_OPTIMIZER)
+        network, put = self._laid_out(workload, state)
+        return Inference(self.torch, network.eval(), put)
+
+    def _laid_out(self, workload: Workload, state: State) -> tuple[Any, Callable[[Array], Any]]:
+        """The network, and what makes tensors of its batches."""
+        torch = self.torch
+        if not self.channels_last:
+            return module_of(self.networks, workload, state), torch.from_numpy
+        if workload.network not in IMAGES:
+            raise Lacking(NO_IMAGES)
+        last = torch.channels_last
+        network = module_of(self.networks, workload, state).to(memory_format=last)
+
+        def put(array: Array) -> Any:
+            tensor = torch.from_numpy(array)
+            return tensor.to(memory_format=last) if tensor.ndim == 4 else tensor
+
+        return network, put
 
     def finish(self) -> None:
         return
@@ -52,8 +72,9 @@ class Step(Plain):
         network: Any,
         optimizing: dict[str, bool],
         wrapped: Callable[[Any], Any] = lambda function: function,
+        put: Callable[[Array], Any] | None = None,
     ) -> None:
-        self.torch = torch
+        self.put = put or torch.from_numpy
         self.workload = workload
         name, options = _OPTIMIZERS[workload.optimizer]
         self.optimizer = getattr(torch.optim, name)(
@@ -63,8 +84,8 @@ class Step(Plain):
 
     def call(self, batch: Batch) -> Callable[[], Any]:
         """The loss is read only where it is used."""
-        inputs = [self.torch.from_numpy(x) for x in inputs_of(batch)]
-        target = self.torch.from_numpy(target_of(batch))
+        inputs = [self.put(x) for x in inputs_of(batch)]
+        target = self.put(target_of(batch))
         loss_of, optimizer = self.loss, self.optimizer
 
         def step() -> Any:
@@ -80,12 +101,13 @@ class Step(Plain):
 class Inference(Plain):
     """The network in inference mode."""
 
-    def __init__(self, torch: Any, network: Any) -> None:
+    def __init__(self, torch: Any, network: Any, put: Callable[[Array], Any] | None = None) -> None:
         self.torch = torch
         self.network = network
+        self.put = put or torch.from_numpy
 
     def call(self, batch: Batch) -> Callable[[], Any]:
-        inputs = [self.torch.from_numpy(x) for x in inputs_of(batch)]
+        inputs = [self.put(x) for x in inputs_of(batch)]
 
         def called() -> Any:
             with self.torch.inference_mode():

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.networks.sizes import IMAGES
+
 RUNNING = ("running_mean", "running_var")
-CHANNELS_LAST = ("autoencoder", "densenet", "lenet", "resnet", "temporal", "vgg")
+CHANNELS_LAST = (*IMAGES, "temporal")
 """The networks whose inputs have channels, which stand last here."""
 
 
