@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import tomllib
@@ -13,7 +14,7 @@ import onnxruntime
 import pytest
 from typer.main import get_command
 
-from nncompile.cli.app import app
+from nncompile.cli.app import app, main
 from nncompile.ops.reduction.softmax import Softmax
 from nncompile.passes import PASSES
 from nncompile.runtime import StepRunner, load_state
@@ -27,6 +28,18 @@ def test_each_installed_command_is_a_function_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, target in project["scripts"].items():
         assert callable(EntryPoint(name, target, "console_scripts").load()), name
+
+
+def test_the_end_of_the_program_searches_for_no_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That took a third of the time of a short command."""
+    monkeypatch.setattr("sys.argv", ["nncompile", "--version"])
+    frozen = gc.get_freeze_count()
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert gc.get_freeze_count() > frozen + 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:
