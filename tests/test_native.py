@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from dsl import Dense, Value, adam, adamw, cross_entropy, f32, i64, lion, model, relu, sgd, training
@@ -24,7 +25,15 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import apply
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, StepRunner
-from nncompile.runtime.native import SWITCH, NativeWarning, examined, native_library
+from nncompile.runtime.native import (
+    SWITCH,
+    Library,
+    NativeWarning,
+    examined,
+    names_of,
+    native_library,
+    register,
+)
 from nncompile.verify.doctor import examine
 from tests.native_checks import library_path, needs_library, run
 
@@ -179,6 +188,13 @@ def test_a_package_that_fails_is_told_of(package: Any) -> None:
     package.library = failing
     with pytest.warns(NativeWarning, match="holds no library"):
         assert native_library() is None
+
+
+def test_a_library_that_is_replaced_meanwhile_is_told_of(package: Any, tmp_path: Any) -> None:
+    _, _, native = models(adam(1e-2))
+    library = Library(package.library(), "0", "avx512")
+    with pytest.warns(NativeWarning, match="native kernels are not used: "):
+        assert register(library, ort.SessionOptions(), names_of(native), 1) is None
 
 
 class Base(ctypes.Structure):

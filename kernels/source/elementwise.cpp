@@ -154,10 +154,10 @@ void stream(long count, void* to, const void* a, const void*, const void*, const
 #endif
 }
 
-// Asks for what is read eight blocks later.
+// Asks for what is read later.
 template <class T>
 void prefetch(long count, void*, const void* a, const void*, const void*, const void*) {
-  const char* from = static_cast<const char*>(a) + 8 * kStreamedBlock * sizeof(T);
+  const char* from = static_cast<const char*>(a);
   for (long i = 0; i < count * long(sizeof(T)); i += 64) __builtin_prefetch(from + i);
 }
 

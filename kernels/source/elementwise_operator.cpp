@@ -13,6 +13,7 @@ namespace {
 // Bytes of outputs beyond which they go past the caches: of all such calls of a model, and of one.
 constexpr long kStreamedTogether = 12 << 20, kStreamed = 256 << 10;
 constexpr double kNanoseconds = 0.05;  // of an operation on one number
+constexpr long kAhead = 8 * kStreamedBlock;  // elements
 
 char letter_of(ort::Type type) {
   switch (type) {
@@ -32,7 +33,38 @@ bool gives_bool(const std::string& name) {
   return false;
 }
 
+Step step_of(const char* name, char letter) {
+  return table().elementwise((std::string(name) + letter).c_str());
+}
+
+template <class Number>
+void put_as(double number, char* bytes) {
+  const Number converted = Number(number);
+  std::memcpy(bytes, &converted, sizeof converted);
+}
+
+// The bytes of a number of that element type.
+void put(double number, char letter, char* bytes) {
+  switch (letter) {
+    case 'f': return put_as<float>(number, bytes);
+    case 'd': return put_as<double>(number, bytes);
+    case 'l': return put_as<int64_t>(number, bytes);
+    case 'i': return put_as<int32_t>(number, bytes);
+    case 'u': return put_as<uint32_t>(number, bytes);
+    default: bytes[0] = number != 0;
+  }
+}
+
 }  // namespace
+
+// What is run for groups whose inputs are of the same kinds.
+struct Elementwise::Plan {
+  std::vector<Instruction> before, block;  // once, and for each block
+  std::vector<Constant> constants;
+  std::vector<Spread> numbers, repeated;
+  long bytes = 0;   // of the buffers
+  long length = 0;  // of a block
+};
 
 Elementwise::Elementwise(const Attributes& attributes)
     : shared_(int(attributes.integer("shared", 0))),
@@ -199,7 +231,8 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
     places[i] = Place{Place::kInput, i, size_of(letters_[i])};
     if (kinds[i] == kWhole || last[i] < 0) continue;
     places[i] = buffer(letters_[i]);
-    (kinds[i] == kNumber ? plan.numbers : plan.repeated).push_back({i, places[i]});
+    const Step fill = step_of("fill.", letters_[i]);
+    (kinds[i] == kNumber ? plan.numbers : plan.repeated).push_back({i, places[i], fill});
   }
   // What is the same for all elements has buffers that stay; so these are taken first.
   const auto make = [&](int i, bool stays) {
@@ -237,10 +270,11 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
     const int value = inputs_ + i;
     if (operation.name == "number") {
       uniform[value] = true;
-      Instruction fill;
-      fill.to = places[value] = buffer(operation.operand);
-      fill.step = table().elementwise((std::string("fill.") + operation.operand).c_str());
-      plan.constants.push_back({operation.number, fill});
+      Constant constant;
+      constant.to = places[value] = buffer(operation.operand);
+      constant.fill = step_of("fill.", operation.operand);
+      put(operation.number, operation.operand, constant.bytes);
+      plan.constants.push_back(constant);
       continue;
     }
     uniform[value] = std::all_of(operation.arguments.begin(), operation.arguments.end(),
@@ -254,6 +288,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
       Instruction ahead;
       ahead.step = table().elementwise((std::string("prefetch.") + letters_[argument]).c_str());
       ahead.to = ahead.from[0] = places[argument];
+      ahead.asks = true;
       plan.block.push_back(ahead);
     }
   };
@@ -279,20 +314,12 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
   plan.bytes = buffers.bytes;
 }
 
-struct Elementwise::Group {
-  std::shared_ptr<const Plan> plan;
-  std::vector<Tensor> inputs;
-  std::vector<float*> outputs;
-  int rank = 0;
-  int64_t sizes[kMostAxes] = {};
-  long count = 1;
-};
-
-Elementwise::Group Elementwise::group(const Call& call, int number) const {
+Elementwise::Group Elementwise::group(const Call& call, std::vector<Tensor> inputs,
+                                      int output) const {
   Group group;
+  group.inputs = std::move(inputs);
   for (int i = 0; i < inputs_; i++) {
-    group.inputs.push_back(call.input(i < shared_ ? i : i + number * own_));
-    const Tensor& tensor = group.inputs.back();
+    const Tensor& tensor = group.inputs[i];
     if (letter_of(tensor.type) != letters_[i]) throw Problem("Elementwise: an input of another type");
     group.rank = std::max(group.rank, tensor.rank);
   }
@@ -306,8 +333,8 @@ Elementwise::Group Elementwise::group(const Call& call, int number) const {
     }
   for (int axis = 0; axis < group.rank; axis++) group.count *= group.sizes[axis];
   for (int i = 0; i < int(outputs_.size()); i++)
-    group.outputs.push_back(static_cast<float*>(
-        call.output(number * int(outputs_.size()) + i, group.sizes, group.rank)));
+    group.outputs.push_back(
+        static_cast<float*>(call.output(output + i, group.sizes, group.rank)));
   std::vector<Kind> kinds;
   for (const Tensor& tensor : group.inputs)
     kinds.push_back(tensor.count() == group.count ? kWhole
@@ -363,52 +390,45 @@ void spread(const Tensor& tensor, int rank, const int64_t* sizes, long first, lo
 
 }  // namespace
 
-// Computes the blocks `first` to `last` of a group.
-void Elementwise::run_blocks(const Group& group, long first, long last) const {
+char* Elementwise::prepared(const Group& group) const {
   const Plan& plan = *group.plan;
   char* buffers = reinterpret_cast<char*>(scratch(0, plan.bytes / 4 + 1));
   if (!buffers) throw Problem("Elementwise: not enough memory");
-  const long widest = std::min(plan.length, group.count - first * plan.length);
-  long start = 0;
-  const auto pointer = [&](const Place& place) -> char* {
-    switch (place.where) {
-      case Place::kInput:
-        return static_cast<char*>(group.inputs[place.number].data) + start * place.size;
-      case Place::kOutput:
-        return reinterpret_cast<char*>(group.outputs[place.number] + start);
-      default:
-        return buffers + place.number;
+  const long count = std::min(plan.length, group.count);
+  for (const Constant& constant : plan.constants)
+    constant.fill(count, buffers + constant.to.number, constant.bytes, nullptr, nullptr, nullptr);
+  for (const Spread& each : plan.numbers)
+    each.fill(count, buffers + each.to.number, group.inputs[each.input].data, nullptr, nullptr,
+              nullptr);
+  for (const Instruction& each : plan.before)
+    each.step(count, buffers + each.to.number, buffers + each.from[0].number,
+              buffers + each.from[1].number, buffers + each.from[2].number,
+              buffers + each.from[3].number);
+  return buffers;
+}
+
+void Elementwise::compute(const Group& group, char* buffers, long begin, long end) const {
+  const Plan& plan = *group.plan;
+  for (long start = begin; start < end; start += plan.length) {
+    const long count = std::min(plan.length, end - start);
+    const auto pointer = [&](const Place& place) -> char* {
+      switch (place.where) {
+        case Place::kInput:
+          return static_cast<char*>(group.inputs[place.number].data) + start * place.size;
+        case Place::kOutput:
+          return reinterpret_cast<char*>(group.outputs[place.number] + start);
+        default:
+          return buffers + place.number;
+      }
+    };
+    for (const Spread& each : plan.repeated)
+      spread(group.inputs[each.input], group.rank, group.sizes, start, count, each.to.size,
+             pointer(each.to));
+    for (const Instruction& each : plan.block) {
+      const char* first = pointer(each.from[0]) + (each.asks ? kAhead * each.from[0].size : 0);
+      each.step(count, pointer(each.to), first, pointer(each.from[1]), pointer(each.from[2]),
+                pointer(each.from[3]));
     }
-  };
-  for (const auto& [number, fill] : plan.constants) {
-    alignas(8) char bytes[8];
-    const float single = float(number);
-    const int64_t whole = int64_t(number);
-    const uint32_t bits = uint32_t(int64_t(number));
-    const char truth = number != 0;
-    if (fill.to.size == 8 && fill.step == table().elementwise("fill.d")) std::memcpy(bytes, &number, 8);
-    else if (fill.to.size == 8) std::memcpy(bytes, &whole, 8);
-    else if (fill.step == table().elementwise("fill.f")) std::memcpy(bytes, &single, 4);
-    else if (fill.to.size == 4) std::memcpy(bytes, &bits, 4);
-    else bytes[0] = truth;
-    fill.step(widest, pointer(fill.to), bytes, nullptr, nullptr, nullptr);
-  }
-  for (const auto& [input, place] : plan.numbers) {
-    const char letter = letters_[input];
-    table().elementwise((std::string("fill.") + letter).c_str())(
-        widest, pointer(place), group.inputs[input].data, nullptr, nullptr, nullptr);
-  }
-  const auto run = [&](const Instruction& each, long count) {
-    each.step(count, pointer(each.to), pointer(each.from[0]), pointer(each.from[1]),
-              pointer(each.from[2]), pointer(each.from[3]));
-  };
-  for (const Instruction& each : plan.before) run(each, widest);
-  for (long block = first; block < last; block++) {
-    start = block * plan.length;
-    const long count = std::min(plan.length, group.count - start);
-    for (const auto& [input, place] : plan.repeated)
-      spread(group.inputs[input], group.rank, group.sizes, start, count, place.size, pointer(place));
-    for (const Instruction& each : plan.block) run(each, count);
   }
 }
 
@@ -417,7 +437,9 @@ void Elementwise::run(const Call& call) const {
   std::vector<long> ends;
   long total = 0, blocks = 0;
   for (int i = 0; i < groups_; i++) {
-    groups.push_back(group(call, i));
+    std::vector<Tensor> inputs;
+    for (int k = 0; k < inputs_; k++) inputs.push_back(call.input(k < shared_ ? k : k + i * own_));
+    groups.push_back(group(call, inputs, i * int(outputs_.size())));
     total += groups.back().count;
     const long length = groups.back().plan->length;
     blocks += (groups.back().count + length - 1) / length;
@@ -429,7 +451,11 @@ void Elementwise::run(const Call& call) const {
     for (; begin < end; i++) {
       const long start = i ? ends[i - 1] : 0;
       const long stop = std::min(end, ends[i]);
-      if (stop > begin) run_blocks(groups[i], begin - start, stop - start);
+      if (stop > begin) {
+        const long length = groups[i].plan->length;
+        compute(groups[i], prepared(groups[i]), (begin - start) * length,
+                std::min((stop - start) * length, groups[i].count));
+      }
       begin = std::max(begin, stop);
     }
   });

@@ -25,6 +25,27 @@ class Elementwise final : public Kernel {
   void run(const Call& call) const override;
 
  private:
+  // How an input is read: as it lies in memory, as one number, or repeated along axes.
+  enum Kind : char { kWhole, kNumber, kRepeated };
+  struct Plan;
+
+  // Tensors of one shape, with what is to be done to them.
+  struct Group {
+    std::shared_ptr<const Plan> plan;
+    std::vector<Tensor> inputs;
+    std::vector<float*> outputs;
+    int rank = 0;
+    int64_t sizes[kMostAxes] = {};
+    long count = 1;
+  };
+
+  // A group of those inputs, with its outputs from `output` on.
+  Group group(const Call& call, std::vector<Tensor> inputs, int output) const;
+  // Makes what is the same for all elements, in the calling thread's buffers, which it gives.
+  char* prepared(const Group& group) const;
+  // Computes the elements from `begin` to `end`.
+  void compute(const Group& group, char* buffers, long begin, long end) const;
+
   struct Operation {
     std::string name;
     char operand, result;  // element types
@@ -32,9 +53,6 @@ class Elementwise final : public Kernel {
     double number = 0;
     bool used = true;
   };
-
-  // How an input is read: as it lies in memory, as one number, or repeated along axes.
-  enum Kind : char { kWhole, kNumber, kRepeated };
 
   // Where the numbers of a block are: in an input, in an output, or in a buffer.
   struct Place {
@@ -46,18 +64,20 @@ class Elementwise final : public Kernel {
   struct Instruction {
     Step step = nullptr;
     Place to, from[4];
+    bool asks = false;  // for what is read later
   };
 
-  // What is run for groups whose inputs are of the same kinds.
-  struct Plan {
-    std::vector<Instruction> before, block;  // once, and for each block
-    std::vector<std::pair<int, Place>> repeated, numbers;  // inputs to be spread into buffers
-    std::vector<std::pair<double, Instruction>> constants;
-    long bytes = 0;   // of the buffers
-    long length = 0;  // of a block
+  struct Constant {
+    char bytes[8];
+    Place to;
+    Step fill;
   };
 
-  struct Group;
+  struct Spread {  // an input into a buffer
+    int input;
+    Place to;
+    Step fill;
+  };
 
   void parse(const std::string& text);
   void join();
@@ -65,8 +85,6 @@ class Elementwise final : public Kernel {
   Step step(const Operation& operation) const;
   std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams) const;
   void make_plan(const std::vector<Kind>& kinds, bool streams, Plan& plan) const;
-  Group group(const Call& call, int number) const;
-  void run_blocks(const Group& group, long first, long last) const;
 
   int shared_, own_, groups_, inputs_;
   long together_;  // bytes of what this and other such calls of the model give

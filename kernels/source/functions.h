@@ -85,8 +85,7 @@ NNK_INLINE float hyperbolic_tangent(float x) {
   const float near = joined(series * z, x, x);
   const float bounded = size > 10.0f ? 10.0f : size;
   const float far = 1.0f - 2.0f / (exponential(2.0f * bounded) + 1.0f);
-  const float result = size < 0.625f ? near : x < 0 ? -far : far;
-  return x != x ? x : result;
+  return size < 0.625f ? near : x < 0 ? -far : far;
 }
 
 NNK_INLINE float logistic_function(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -111,8 +110,7 @@ NNK_INLINE float error_function(float x) {
   far = joined(far, bounded, 1.28717512e-1f);
   far = joined(far, bounded, bounded);
   far = 1.0f - exponential(-far);
-  const float result = size < 0.921875f ? near : x < 0 ? -far : far;
-  return x != x ? x : result;
+  return size < 0.921875f ? near : x < 0 ? -far : far;
 }
 
 NNK_INLINE double exponential(double x) { return __builtin_exp(x); }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -66,21 +67,29 @@ class Threads final : public Parallel {
       Range range;
       const void* body;
       long count, parts;
+      std::mutex mutex;
+      std::exception_ptr problem;  // of any thread, for the one that calls
     };
     constexpr double kWorthIt = 20000;  // nanoseconds of a part
     long parts = count_;
     if (work < parts * kWorthIt) parts = long(work / kWorthIt);
     if (parts > count) parts = count;
     if (parts <= 1) return range(body, 0, count);
-    Job job{range, body, count, parts};
+    Job job{range, body, count, parts, {}, {}};
     check(ort::ParallelFor::call(
         api, context_,
         [](void* data, size_t part) {
-          const Job& job = *static_cast<const Job*>(data);
+          Job& job = *static_cast<Job*>(data);
           const long i = long(part);
-          job.range(job.body, job.count * i / job.parts, job.count * (i + 1) / job.parts);
+          try {
+            job.range(job.body, job.count * i / job.parts, job.count * (i + 1) / job.parts);
+          } catch (...) {
+            const std::lock_guard<std::mutex> lock(job.mutex);
+            job.problem = std::current_exception();
+          }
         },
         size_t(parts), size_t(parts), &job));
+    if (job.problem) std::rethrow_exception(job.problem);
   }
 
  private:

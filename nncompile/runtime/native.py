@@ -42,7 +42,7 @@ def native_library(asked: bool | None = None) -> Library | None:
         return None
     library, problem = examined()
     if problem is not None:
-        warn(f"native kernels are not used: {problem}", NativeWarning)
+        _warn(problem)
     return library
 
 
@@ -57,18 +57,32 @@ def examined() -> tuple[Library | None, str | None]:
         # What is not there for this runtime shows itself here.
         ort.SessionOptions().register_custom_ops_library(library.path)
     except Exception as error:  # a library of any version may fail in any way
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return None, _told(error)
     return library, None
 
 
 def register(
     library: Library, options: ort.SessionOptions, names: str, threads: int | None
-) -> None:
-    """Makes the kernels of those names, as `names_of` gives them, known to a session."""
+) -> Library | None:
+    """Makes the kernels of those names, as `names_of` gives them, known to a session. None, with a
+    warning, where the library is another one than when it was examined, and cannot be used."""
     options.add_session_config_entry(_NAMES, names)
     if threads is not None:
         options.add_session_config_entry(_THREADS, str(threads))
-    options.register_custom_ops_library(library.path)
+    try:
+        options.register_custom_ops_library(library.path)
+    except Exception as error:  # as in `examined`
+        _warn(_told(error))
+        return None
+    return library
+
+
+def _warn(problem: str) -> None:
+    warn(f"native kernels are not used: {problem}", NativeWarning)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def names_of(model: Any) -> str:

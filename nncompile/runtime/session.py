@@ -116,8 +116,7 @@ class Session:
         self.library: Library | None = None
         names = names_of(model) if [name for name, _ in resolved] == _CPU else ""
         if names and (library := native_library(native)) is not None:
-            register(library, options, names, threads)
-            self.library = library
+            self.library = register(library, options, names, threads)
         try:
             self.onnxruntime = ort.InferenceSession(
                 source, options, providers=resolved, enable_fallback=False
