@@ -3,6 +3,7 @@
 
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
+#include "normalization_operators.h"
 #include "embedding_operators.h"
 #include "pooling_operators.h"
 #include "product_operators.h"
@@ -23,6 +24,10 @@ const KernelType kKernelTypes[] = {
     {"MaxPool", "f", "f", made<MaxPool>},
     {"MaxSpread", "ff", "f", made<MaxSpread>},
     {"RowScatterAdd", "lff?", "f", made<RowScatterAdd>},
+    {"BatchNorm", "fffff", "fffff", made<BatchNorm>},
+    {"BatchNormGradient", "fffff", "fff", made<BatchNormBackward>},
+    {"LayerNorm", "ff?f?", "fff", made<LayerNorm>},
+    {"LayerNormGradient", "fffff?", "ff?f?", made<LayerNormBackward>},
     {nullptr, nullptr, nullptr, nullptr},
 };
 

@@ -9,12 +9,19 @@ namespace nnk::NNK_NAMESPACE {
 struct Whole {
   Vector get(const float* from) const { return load(from); }
   void put(float* to, Vector value) const { store(to, value); }
+  Vector kept(Vector value) const { return value; }
 };
 
 struct First {
   long count;
   Vector get(const float* from) const { return load_first(from, count); }
   void put(float* to, Vector value) const { store_first(to, value, count); }
+  // Zeros in place of what is beyond the end.
+  Vector kept(Vector value) const {
+    float lanes[kLanes];
+    store(lanes, value);
+    return load_first(lanes, count);
+  }
 };
 
 // body(access, j) for each vector, from element j on.

@@ -11,6 +11,7 @@ extern const ConvolutionKernels kConvolution;
 extern const PoolingKernels kPooling;
 extern const ProductKernels kProducts;
 extern const RecurrentKernels kRecurrent;
+extern const NormalizationKernels kNormalization;
 extern const EmbeddingKernels kEmbedding;
 Step elementwise_step(const char* name);
 
@@ -33,6 +34,7 @@ const Table kTable = {
     &kPooling,
     &kProducts,
     &kRecurrent,
+    &kNormalization,
     &kEmbedding,
     elementwise_step,
 };

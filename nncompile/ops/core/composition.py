@@ -8,7 +8,8 @@ from typing import Any
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, toposort
-from nncompile.ir.op import Value, apply
+from nncompile.ir.op import Backward, Value, apply
+from nncompile.ir.transform import replace
 
 
 def composed_onnx(
@@ -25,6 +26,25 @@ def composed_torch(
 ) -> tuple[str, ...]:
     """The same in TorchScript."""
     return _composed(t, "torch", function, names)
+
+
+def composed_pullback(
+    backward: Backward,
+    function: Callable[..., Sequence[Value]],
+    g: Sequence[Value | None],
+    y: Value,
+) -> list[Value | None]:
+    """The gradients at the arguments of `y` from those at its results, by their expression."""
+    name = f"composed {y.digest.hex()}"
+    leaves = [apply(Input(f"{name}.{i}", a.type)) for i, a in enumerate(y.args)]
+    seeds: dict[Value, Value] = {}
+    for result, cotangent in zip(function(*leaves), g, strict=True):
+        if cotangent is not None:
+            seeds[result] = seeds[result] + cotangent if result in seeds else cotangent
+    real = [leaf for leaf in leaves if leaf.dtype.is_float]
+    gradients = replace(backward(seeds, real), dict(zip(leaves, y.args, strict=True)))
+    found = dict(zip(real, gradients, strict=True))
+    return [found.get(leaf) for leaf in leaves]
 
 
 def _composed(

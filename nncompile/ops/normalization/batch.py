@@ -15,21 +15,28 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import broadcast_to, zeros_like
-from nncompile.ir.dims import Dim, same_shape
+from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
+from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.core.composition import composed_onnx, composed_torch
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
+from nncompile.ops.normalization.gradients import (
+    BatchNormGradient,
+    all_but_channels,
+    at_least_one,
+    channel_shape,
+)
 from nncompile.ops.reduction.moments import count_of, in_numpy, moments
 from nncompile.ops.reduction.operands import require_real
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class BatchNorm(Op):
+class BatchNorm(Op, Native):
     """x[N, C, *sizes] with the mean 0 and the variance 1 in each channel, times scale[C], plus
     bias[C]: `y = (x − m)/√(v + epsilon)·scale + bias`, `m` and `v` the mean and the mean square
     distance from it over all n examples and positions of the channel.
@@ -64,8 +71,10 @@ class BatchNorm(Op):
         self, g: Sequence[Value | None], y: Value, x: Value, *args: Value
     ) -> Sequence[Value | None]:
         scale, *_ = args
-        shape, axes = _channel_shape(x), _all_but_channels(x)
-        n = _at_least_one(count_of(x, axes))
+        if g[0] is not None and all(cotangent is None for cotangent in g[1:]):
+            return self._pullback_of_y(g[0], y, x, scale)
+        shape, axes = channel_shape(x), all_but_channels(x)
+        n = at_least_one(count_of(x, axes))
         old, new = self._weights(x)
         _, _, _, centre, inverse = items(y)
         distance = x - reshape(centre, shape)
@@ -108,9 +117,16 @@ class BatchNorm(Op):
             None if variance_cotangent is None else variance_cotangent * old,
         )
 
+    def _pullback_of_y(self, g: Value, y: Value, x: Value, scale: Value) -> Sequence[Value | None]:
+        _, _, _, centre, inverse = items(y)
+        gradient, *others = items(BatchNormGradient()(g, x, scale, centre, inverse))
+        if self.tracked:  # in use the statistics do not depend on x
+            gradient = while_training(gradient, g * reshape(scale * inverse, channel_shape(x)))
+        return gradient, *others, None, None
+
     def _weights(self, x: Value) -> tuple[Any, Any]:
         """Of the running statistics now, and of the batch: nothing for an empty one."""
-        n = count_of(x, _all_but_channels(x))
+        n = count_of(x, all_but_channels(x))
         new = self.momentum if isinstance(n, int) else minimum(n, 1) * self.momentum
         return 1 - new, new
 
@@ -118,8 +134,8 @@ class BatchNorm(Op):
         self, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
     ) -> tuple[Value, ...]:
         """The results in terms of other ops."""
-        axes = _all_but_channels(x)
-        n = _at_least_one(count_of(x, axes))
+        axes = all_but_channels(x)
+        n = at_least_one(count_of(x, axes))
         centre, distance, batch_variance = moments(x, axes, n, keepdims=False)
         inverse = 1 / sqrt(batch_variance + self.epsilon)
         y = ChannelAffine()(distance, scale * inverse, bias)
@@ -131,6 +147,11 @@ class BatchNorm(Op):
             centre,
             inverse,
         )
+
+    def native(self, x: Type, *others: Type) -> Kernel | None:
+        if x.dtype is not f32:
+            return None
+        return Kernel("BatchNorm", momentum=self.momentum, epsilon=self.epsilon)
 
     def numpy(
         self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
@@ -180,7 +201,7 @@ def normalized(
 ) -> Value:
     """x with given statistics in place of its own: one factor and one addend for each channel."""
     factor = scale / sqrt(variance + epsilon)
-    shape = _channel_shape(x)
+    shape = channel_shape(x)
     return x * reshape(factor, shape) + reshape(bias - mean * factor, shape)
 
 
@@ -240,19 +261,6 @@ def positive_epsilon(name: str, eps: Any) -> float:
         f"the eps of {name} must be a positive number, got {eps!r}",
         hint="it keeps the result finite for a constant input, whose variance is 0: 1e-5 is usual",
     )
-
-
-def _all_but_channels(x: Value) -> tuple[int, ...]:
-    return (0, *range(2, x.rank))
-
-
-def _channel_shape(x: Value) -> tuple[Dim, ...]:
-    """The shape in which one number for each channel broadcasts to x."""
-    return (1, x.shape[CHANNELS], *(1,) * (x.rank - 2))
-
-
-def _at_least_one(n: Any) -> Any:
-    return n if isinstance(n, int) else maximum(n, 1)
 
 
 def _degrees(n: Any) -> Any:

@@ -17,6 +17,7 @@ from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
+from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
@@ -24,6 +25,7 @@ from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.long_sums import NORMALIZED
 from nncompile.ops.normalization.batch import check_channels, positive_epsilon
 from nncompile.ops.normalization.channels import CHANNELS
+from nncompile.ops.normalization.gradients import LayerNormGradient
 from nncompile.ops.reduction.moments import First, count_of, in_numpy, moments
 from nncompile.ops.reduction.operands import real_value, require_real
 from nncompile.ops.reduction.statistics import mean
@@ -31,7 +33,7 @@ from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class LayerNorm(Op):
+class LayerNorm(Op, Native):
     """x with the mean 0 and the variance 1 along its last axis, times scale[k], plus bias[k],
     where they are given: `(x − m)/√(v + epsilon)·scale + bias`, v the mean square distance from m.
 
@@ -59,6 +61,9 @@ class LayerNorm(Op):
     ) -> Sequence[Value | None]:
         y_cotangent, centre_cotangent, inverse_cotangent = g
         _, centre, inverse = items(y)
+        if y_cotangent is not None and centre_cotangent is None is inverse_cotangent:
+            op = LayerNormGradient(len(args) > 1)
+            return items(op(y_cotangent, x, centre, inverse, *args[:1]))
         unit, n = (x - centre) * inverse, count_of(x, (x.rank - 1,))
         gradient: Value | None = None
         projection: Value | None = None  # what the gradient has of the unit vector itself
@@ -97,6 +102,9 @@ class LayerNorm(Op):
         if axis is None or axis == types[0].rank - 1 or any(p is not None for p in row_axes[1:]):
             return None
         return axis
+
+    def native(self, x: Type, *args: Type) -> Kernel | None:
+        return Kernel("LayerNorm", epsilon=self.epsilon) if x.dtype is f32 else None
 
     def numpy(self, x: Array, *args: Array) -> tuple[Array, ...]:
         n = x.dtype.type(x.shape[-1])
