@@ -3,6 +3,7 @@
 
 #include "convolution.h"
 #include "elementwise.h"
+#include "losses.h"
 #include "normalization.h"
 #include "embedding.h"
 #include "parallel.h"
@@ -24,6 +25,7 @@ struct Table {
   const PoolingKernels* pooling;
   const ProductKernels* products;
   const RecurrentKernels* recurrent;
+  const LossKernels* losses;
   const NormalizationKernels* normalization;
   const EmbeddingKernels* embedding;
   // The elementwise operation of a name such as "add.f", null where there is none.

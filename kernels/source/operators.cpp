@@ -3,6 +3,7 @@
 
 #include "convolution_operators.h"
 #include "elementwise_operator.h"
+#include "losses_operators.h"
 #include "normalization_operators.h"
 #include "embedding_operators.h"
 #include "pooling_operators.h"
@@ -28,6 +29,7 @@ const KernelType kKernelTypes[] = {
     {"BatchNormGradient", "fffff", "fff", made<BatchNormBackward>},
     {"LayerNorm", "ff?f?", "fff", made<LayerNorm>},
     {"LayerNormGradient", "fffff?", "ff?f?", made<LayerNormBackward>},
+    {"CrossEntropy", "flff", "ff", made<CrossEntropyKernel>},
     {nullptr, nullptr, nullptr, nullptr},
 };
 

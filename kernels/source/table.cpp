@@ -11,6 +11,7 @@ extern const ConvolutionKernels kConvolution;
 extern const PoolingKernels kPooling;
 extern const ProductKernels kProducts;
 extern const RecurrentKernels kRecurrent;
+extern const LossKernels kLosses;
 extern const NormalizationKernels kNormalization;
 extern const EmbeddingKernels kEmbedding;
 Step elementwise_step(const char* name);
@@ -34,6 +35,7 @@ const Table kTable = {
     &kPooling,
     &kProducts,
     &kRecurrent,
+    &kLosses,
     &kNormalization,
     &kEmbedding,
     elementwise_step,

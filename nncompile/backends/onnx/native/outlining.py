@@ -6,6 +6,7 @@ from typing import Any
 
 from nncompile.backends.onnx.emitter import Emitter
 from nncompile.backends.onnx.native.elementwise import elementwise_calls
+from nncompile.backends.onnx.native.losses import loss_calls
 from nncompile.backends.onnx.native.program import LETTERS, Lowered, program
 from nncompile.backends.onnx.native.recurrences import recurrent_calls
 from nncompile.backends.onnx.native.scatters import scatter_calls
@@ -25,7 +26,7 @@ def with_native_calls(graph: Graph, opset: int) -> Graph:
             known[key] = _has_program(value.op, dtypes, value.dtype, opset)
         return known[key]
 
-    graph = scatter_calls(recurrent_calls(graph))
+    graph = loss_calls(scatter_calls(recurrent_calls(graph)))
     return elementwise_calls(graph, supports)
 
 
