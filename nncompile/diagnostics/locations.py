@@ -161,9 +161,14 @@ def _call(frame: FrameType) -> str:
     return "" if name.startswith(("_", "<")) else name
 
 
-def _is_ours(frame: FrameType) -> bool:
-    package = frame.f_globals.get("__name__", "").partition(".")[0]
+@functools.lru_cache(maxsize=4096)
+def _is_our_module(name: str) -> bool:
+    package = name.partition(".")[0]
     return package in _OURS or package in _PLUMBING
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return _is_our_module(frame.f_globals.get("__name__", ""))
 
 
 def user_location() -> Location | None:
@@ -173,14 +178,19 @@ def user_location() -> Location | None:
         return None if fixed is _NOWHERE else fixed
     frame: FrameType | None = sys._getframe(1)
     ours: list[FrameType] = []
-    while frame is not None and _is_ours(frame):
-        if frame.f_globals.get("__name__") == _OUTERMOST:
+    while frame is not None:  # for every node that a model is traced to
+        name = frame.f_globals.get("__name__", "")
+        if not _is_our_module(name):
+            break
+        if name == _OUTERMOST:
             return None
         ours.append(frame)
         frame = frame.f_back
     if frame is None:
         return None
-    call = next(filter(None, map(_call, reversed(ours))), "")
+    call = ""
+    while ours and not call:
+        call = _call(ours.pop())
     return Location(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
 
 

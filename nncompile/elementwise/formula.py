@@ -257,10 +257,8 @@ class Formula:
         environment = {placeholder(i): v for i, v in enumerate(values)}
 
         def build(body: sp.Expr, dtype: DType) -> Value:
-            free = list(environment) if derivatives else sorted(symbols_of(body), key=str)
+            free, body = _in_placeholders(body, tuple(environment) if derivatives else None)
             args = [environment[s] for s in free]
-            names = {s: placeholder(i) for i, s in enumerate(free) if s != placeholder(i)}
-            body = body.xreplace(names)
             if not args:  # the arguments cancelled out: the number, at the common shape
                 number = evaluate(body, {}, dtype)
                 return full(shape, number, dtype)
@@ -284,6 +282,17 @@ class Formula:
             explained = ShapeError(message, rows=rows, hint=error.hint)
             explained.undecided, explained.repeats = error.undecided, error.repeats
             raise explained from None
+
+
+@functools.lru_cache(maxsize=16384)
+def _in_placeholders(
+    body: sp.Expr, free: tuple[sp.Symbol, ...] | None
+) -> tuple[tuple[sp.Symbol, ...], sp.Expr]:
+    """The symbols of a body where they are not given, and the body with placeholders in the place
+    of these."""
+    free = tuple(sorted(symbols_of(body), key=str)) if free is None else free
+    names = {s: placeholder(i) for i, s in enumerate(free) if s != placeholder(i)}
+    return free, body.xreplace(names)
 
 
 def _repeated(values: list[Value]) -> list[Value]:

@@ -17,25 +17,22 @@ R = TypeVar("R")
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """No cycles are searched for within the statement."""
+    """No cycles are searched for within the statement. What is made there counts as old from the
+    beginning: cycles are searched for in it as rarely as in all that is old."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # what somebody froze stays frozen
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
-@contextmanager
-def kept() -> Iterator[None]:
-    """What is made within the statement stays: it counts as old from the beginning, and cycles
-    are searched for in it as rarely as in all that is old."""
-    with collection_paused():
-        yield
-        if not gc.get_freeze_count():  # what somebody froze stays frozen
-            gc.freeze()
-            gc.unfreeze()
+kept = collection_paused
+"""Its name where what is made is there to stay, as the classes of a package."""
 
 
 def without_collection(function: Callable[P, R]) -> Callable[P, R]:

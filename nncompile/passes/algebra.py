@@ -21,7 +21,7 @@ from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.ops.shape.selecting import nonzero
-from nncompile.passes.maps import cost, inlined, terms
+from nncompile.passes.maps import costs, inlined, joined_arguments, kinds_of, terms
 from nncompile.passes.rewriter import Changes, Steps, made_by, on, rule, rules, uses
 
 
@@ -60,15 +60,16 @@ def simpler_together(value: Value) -> Value | None:
     """Two elementwise ops as one where that takes fewer operations on tensors than both."""
     if not is_plain(value):
         return None
-    outer_cost = cost(body_of(value), value.args)
     for i, inner in enumerate(value.args):
         if not is_plain(inner) or inner.rank < value.rank or inner.dtype is not value.dtype:
             continue
-        inner_cost = cost(body_of(inner), inner.args)
+        args, order = joined_arguments(value.args, i)
+        bodies = body_of(value), len(value.args), i, body_of(inner)
+        outer_cost, inner_cost, together = costs(*bodies, order, kinds_of(args))
         if outer_cost + inner_cost > LIMIT:
             continue
-        body, args = inlined(body_of(value), value.args, i)
-        if cost(body, args) < outer_cost + (inner_cost if uses(inner) == 1 else 0):
+        if together < outer_cost + (inner_cost if uses(inner) == 1 else 0):
+            body, args = inlined(body_of(value), value.args, i)
             joined = over(body, args, value)
             if joined is not None:
                 return joined

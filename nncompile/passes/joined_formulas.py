@@ -47,17 +47,16 @@ def joined_with(value: Value) -> set[Value] | None:
 
 def _length(value: Value, inner: set[Value]) -> int:
     """The number of operations of a value with the formulas of the inner ones written out."""
-    known: dict[Value, int] = {}
+    return _length_of(value, inner, {})
 
-    def of(v: Value) -> int:
-        if v not in known:
-            known[v], uses = _operations(body_of(v))
-            for i, count in uses:
-                if v.args[i] in inner:
-                    known[v] += count * of(v.args[i])
-        return known[v]
 
-    return of(value)
+def _length_of(v: Value, inner: set[Value], known: dict[Value, int]) -> int:
+    if v not in known:
+        known[v], uses = _operations(body_of(v))
+        for i, count in uses:
+            if v.args[i] in inner:
+                known[v] += count * _length_of(v.args[i], inner, known)
+    return known[v]
 
 
 @functools.lru_cache(maxsize=16384)
@@ -144,6 +143,29 @@ def _is_complement(x: sp.Expr) -> bool:
     coefficient, term = rest.as_coeff_Mul()
     is_one = term.is_Symbol or isinstance(term, _BOUNDED)
     return is_one and abs(coefficient) in (abs(number), 2 * abs(number))
+
+
+_GROWS, _IS_BOUNDED, _INVERTS, _COMPLEMENTS = 1, 2, 4, 8
+_BITS = {"growing": _GROWS, "bounded": _IS_BOUNDED, "inverse": _INVERTS, "complement": _COMPLEMENTS}
+
+
+@functools.lru_cache(maxsize=16384)
+def _bits(body: sp.Expr) -> int:
+    return sum(_BITS[name] for name in _features(body)[0])
+
+
+def is_harmless(value: Value) -> bool:
+    """Whether `may_be_naive` is False whatever is joined with the value: a quick look at all that
+    may be."""
+    top = _bits(body_of(value))
+    found, level = top, {value}
+    for _ in range(DEEPEST + 1):
+        if found & _GROWS or top & _INVERTS or (found & _IS_BOUNDED and found & _COMPLEMENTS):
+            return False
+        level = {a for v in level for a in v.args if is_plain(a) and a.dtype is value.dtype}
+        for v in level:
+            found |= _bits(body_of(v))
+    return True
 
 
 def may_be_naive(body: sp.Expr, inner: Iterable[Value]) -> bool:

@@ -75,7 +75,7 @@ def _factor(term: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr | None, sp.Expr]:
 
 
 @functools.lru_cache(maxsize=16384)
-def _substituted(outer: sp.Expr, i: int, inner: sp.Expr, order: tuple[int, ...]) -> sp.Expr:
+def substituted(outer: sp.Expr, i: int, inner: sp.Expr, order: tuple[int, ...]) -> sp.Expr:
     """`outer` with `inner` as its argument `i`, whose argument `j` is number `order[j]` there."""
     renamed = {placeholder(j): placeholder(k) for j, k in enumerate(order)}
     return outer.xreplace({placeholder(i): inner.xreplace(renamed)})
@@ -83,15 +83,48 @@ def _substituted(outer: sp.Expr, i: int, inner: sp.Expr, order: tuple[int, ...])
 
 def inlined(body: sp.Expr, args: Sequence[Value], i: int) -> tuple[sp.Expr, tuple[Value, ...]]:
     """The body with its argument `i`, a Map too, written out in it; and the arguments of both."""
-    inner = args[i]
-    arguments = list(args)
-    order = []
-    for a in inner.args:
-        known = next((k for k, b in enumerate(arguments) if b is a), None)
-        if known is None:
+    arguments, order = joined_arguments(args, i)
+    return substituted(body, i, body_of(args[i]), order), arguments
+
+
+def joined_arguments(args: Sequence[Value], i: int) -> tuple[tuple[Value, ...], tuple[int, ...]]:
+    """The arguments and those of argument `i`, a Map too; and the places of the latter."""
+    arguments, places = list(args), {a: j for j, a in enumerate(args)}
+    for a in args[i].args:
+        if a not in places:
+            places[a] = len(arguments)
             arguments.append(a)
-        order.append(len(arguments) - 1 if known is None else known)
-    return _substituted(body, i, body_of(inner), tuple(order)), tuple(arguments)
+    return tuple(arguments), tuple([places[a] for a in args[i].args])
+
+
+Kinds = tuple[int, ...]
+"""Of each argument 0 where it has axes, 2 where it is a real number, 1 where another one."""
+
+
+def kinds_of(args: Sequence[Value]) -> Kinds:
+    """What `costs` asks of arguments."""
+    return tuple([0 if a.rank else 2 if a.dtype.is_float else 1 for a in args])
+
+
+@functools.lru_cache(maxsize=16384)
+def costs(
+    outer: sp.Expr, count: int, i: int, inner: sp.Expr, order: tuple[int, ...], kinds: Kinds
+) -> tuple[int, int, int]:
+    """What a body of `count` arguments costs, the one that is its argument `i`, and both as one;
+    `kinds` are those of the arguments of both, see `joined_arguments`."""
+    together = substituted(outer, i, inner, order)
+    own = tuple(kinds[j] for j in order)
+    parts = ((outer, kinds[:count]), (inner, own), (together, kinds))
+    first, second, both = (
+        operation_count(hoisted(body, _real_numbers(k), len(k))[0]) for body, k in parts
+    )
+    return first, second, both
+
+
+def _real_numbers(kinds: Kinds) -> frozenset[sp.Symbol]:
+    if all(kinds):
+        return frozenset()
+    return frozenset(placeholder(i) for i, kind in enumerate(kinds) if kind == 2)
 
 
 def cost(body: sp.Expr, args: Sequence[Value]) -> int:
@@ -101,9 +134,7 @@ def cost(body: sp.Expr, args: Sequence[Value]) -> int:
 
 def numbers(body: sp.Expr, args: Sequence[Value]) -> frozenset[sp.Symbol]:
     """The placeholders of real scalar arguments, where others have axes."""
-    if all(a.rank == 0 for a in args):
-        return frozenset()
-    return frozenset(placeholder(i) for i, a in enumerate(args) if a.rank == 0 and a.dtype.is_float)
+    return _real_numbers(kinds_of(args))
 
 
 def is_zero(value: Value) -> bool:

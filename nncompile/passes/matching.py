@@ -14,7 +14,7 @@ import sympy as sp
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.attributes import attribute_key
-from nncompile.ir.op import Value
+from nncompile.ir.op import Op, Value
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,19 @@ class Skeleton:
     def values(self) -> dict[Value, int]:
         """The index of each hole that is a value."""
         return {hole: i for i, hole in enumerate(self.holes) if isinstance(hole, Value)}
+
+    @cached_property
+    def inner(self) -> tuple[type[Op], ...]:
+        """The classes of the ops that arguments of the form are made by."""
+        return tuple({type(a.op) for a in self.before.args if a not in self.values})
+
+    def may_be(self, value: Value) -> bool:
+        """Whether the value has what the form looks for one step above it: a quick look."""
+        inner = self.inner
+        if not inner:
+            return True
+        found = [type(a.op) for a in value.args]
+        return all(op_type in found for op_type in inner)
 
     def bindings(self, value: Value) -> Iterator[list[Any]]:
         """What the holes may stand for, in order, one list for each way to see the value so."""

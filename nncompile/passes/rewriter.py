@@ -97,7 +97,7 @@ class Rule(_Refusing):
 
     def __call__(self, value: Value) -> Value | None:
         """The value in its new form; None where the rule does not apply."""
-        return self.match(value).after
+        return self.match(value).after if self._skeleton.may_be(value) else None
 
     def match(self, value: Value) -> Match:
         """The value in its new form, or why the rule refuses it.

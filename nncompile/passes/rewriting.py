@@ -80,10 +80,10 @@ class Rewriting:
                 args = v.args
                 new = tuple([final[a] for a in args])
                 if all(map(is_, new, args)):
-                    if self._is_settled(v):
+                    if self._is_settled(v) or (form := self._rewritten(v)) is v:
                         final[v] = v
                     else:
-                        self._finish(v)
+                        self._finish(v, form)
                 elif not self._moved(v, new):
                     self._finish(v)
         finally:
@@ -155,12 +155,16 @@ class Rewriting:
         op_type = type(v.op)
         return op_type.within is Op.within and not self._applicable(op_type)
 
-    def _finish(self, value: Value) -> None:
-        """Finds the final form of a node and of what comes to stand in its place, by a stack:
-        deep graphs do not recurse."""
+    def _finish(self, value: Value, form: Value | None = None) -> None:
+        """Finds the final form of a node and of what comes to stand in its place (at first `form`,
+        where that is known), by a stack: deep graphs do not recurse."""
         final = self.final
         pending = [value]
         successors: dict[Value, Value] = {}
+        if form is not None:
+            successors[value] = form
+            self.uses[form] = self.uses.get(form, 0) + self.uses.get(value, 1)
+            pending.append(form)
         while pending:
             v = pending[-1]
             if v in final:
@@ -184,15 +188,18 @@ class Rewriting:
         if any(new is not old for new, old in zip(args, v.args, strict=True)):
             with self.locations.located(v):
                 return rebuilt(v, args)
-        if self._is_settled(v):
-            return v
+        return v if self._is_settled(v) else self._rewritten(v)
+
+    def _rewritten(self, v: Value) -> Value:
+        """The node, whose arguments are final, after the first change that applies; itself where
+        none does."""
         op = v.op
         if type(op).within is not Op.within:
             op = op.within(self.within)
         around = self.surroundings
         with self.locations.located(v):
             if op is not v.op:
-                return apply(op, *args)
+                return apply(op, *v.args)
             around.asked, around.asked_else = {}, False
             for change in self._applicable(type(op)):
                 new = change(v)

@@ -14,7 +14,7 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.elementwise import exp, sigmoid, where
+from nncompile.elementwise import exp, sigmoid, sin, where
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.stable_forms import stabilise as stable_form
@@ -28,7 +28,13 @@ from nncompile.ops.reduction.sums import LogSumExp, Sum
 from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.passes.cross_entropy import cross_entropy_of_sigmoid
-from nncompile.passes.joined_formulas import joined_with, may_be_naive, place_of, written_out
+from nncompile.passes.joined_formulas import (
+    is_harmless,
+    joined_with,
+    may_be_naive,
+    place_of,
+    written_out,
+)
 from nncompile.passes.rewriter import Changes, on, rules, uses
 from nncompile.passes.softmaxes import less_logsumexp, shifted_log_softmax, shifted_softmax
 
@@ -219,7 +225,7 @@ def _share(e: Value | None, total: Value | None) -> Value | None:
 def stable_together(value: Value) -> Value | None:
     """Elementwise ops that are a naive spelling when they are read as one formula; left alone
     where they are not. What the stable form keeps of them stays a value of its own."""
-    if not is_plain(value) or not value.dtype.is_float:
+    if not is_plain(value) or not value.dtype.is_float or is_harmless(value):
         return None
     inner = joined_with(value)
     if inner is None or not may_be_naive(body_of(value), inner):
@@ -245,6 +251,7 @@ def _(x: Value, n: Value) -> Iterator[Any]:
     yield n + 1
     yield x + 1
     yield exp(x)
+    yield sin(exp(x))  # no sine is looked through
     yield 3 * sigmoid(x) - 1  # not a tanh
 
 

@@ -45,8 +45,8 @@ GRAPHS = (
     # Where the user's line is.
     Fault(
         "nncompile/diagnostics/locations.py",
-        "    while frame is not None and _is_ours(frame):\n        if",
-        "    while frame is not None and not ours:\n        if",
+        "        if not _is_our_module(name):\n            break",
+        "        if ours:\n            break",
         "tests/test_mistakes.py tests/test_tracing.py",
     ),
     Fault(

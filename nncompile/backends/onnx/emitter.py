@@ -22,7 +22,7 @@ from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter
-from nncompile.ir.graph import toposort
+from nncompile.ir.graph import Item, toposort
 from nncompile.ir.native import Native
 from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
@@ -82,6 +82,8 @@ class Emitter(Fusions, Sizes):
         self._stem = (
             f"{location.scope}/{value.op.label}" if location and location.scope else value.op.label
         )
+        if isinstance(value.op, Item) and not _is_empty(value.type):
+            return self._item(value, args[0][value.op.index])  # of results that may be very many
         self._declare(args, types)
         wide = widened(value)
         if value.args and not value.op.makes and _is_empty(value.type):
@@ -158,6 +160,13 @@ class Emitter(Fusions, Sizes):
         inner.lower_all(toposort(op.body.results), names)
         results = [names[v] for v in op.body.results]
         return Lowered(inputs, inner.nodes, inner.constants, results, inner.element_types)
+
+    def _item(self, value: Value, name: str) -> str:
+        """One result of a node with several."""
+        self._declare(name, value.type)
+        if not self.parent:
+            self._shaped.setdefault(value.shape, name)
+        return name
 
     def _empty_result(self, type_: Any) -> Any:
         """A result without elements, or several, whatever the op is. onnxruntime 1.23 takes a

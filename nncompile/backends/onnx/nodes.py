@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
@@ -49,6 +50,8 @@ class Nodes:
         self._names: set[str] = parent._names if parent else set()
         # By stem the first number that may be free: those below it need no second look.
         self._next_numbers: dict[str, int] = parent._next_numbers if parent else {}
+        # What ops are composed of, by how: see ops/core/composition.py.
+        self.compositions: dict[Any, Any] = parent.compositions if parent else {}
         self._inside: set[str] = set()  # names that only this graph knows
         self._location: Location | None = None
         self._stem = ""
@@ -90,14 +93,17 @@ class Nodes:
 
     def _added(self, call: Call) -> tuple[str, ...]:
         names = tuple(self._fresh(self._stem or call.op_type) for _ in range(call.outputs))
-        node = helper.make_node(
-            call.op_type, call.inputs, names, names[0], domain=call.domain, **call.attributes
+        node = onnx.NodeProto(
+            op_type=call.op_type,
+            input=call.inputs,
+            output=names,
+            name=names[0],
+            domain=call.domain,
+            metadata_props=() if self._location is None else _metadata(self._location),
         )
-        if self._location is not None:
-            props = {"source": self._location.place, "scope": self._location.scope}
-            if self._location.backward:
-                props["direction"] = "backward"
-            helper.set_metadata_props(node, props)
+        if call.attributes:
+            pairs = sorted(call.attributes.items())
+            node.attribute.extend(_attribute(n, x) for n, x in pairs if x is not None)
         self.nodes.append(node)
         self._inside.update(names)
         return names
@@ -167,6 +173,32 @@ class Nodes:
     def initializers(self) -> list[TensorProto]:
         """The constants emitted so far, as tensors of the graph."""
         return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def _attribute(name: str, x: Any) -> onnx.AttributeProto:
+    if isinstance(x, list):
+        x = tuple(x)
+    is_plain = all(type(i) in _PLAIN for i in (x if isinstance(x, tuple) else (x,)))
+    return _plain_attribute(name, x) if is_plain else helper.make_attribute(name, x)
+
+
+_PLAIN = (int, float, str)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _plain_attribute(name: str, x: Any) -> onnx.AttributeProto:
+    return helper.make_attribute(name, x)
+
+
+@functools.lru_cache(maxsize=4096)
+def _metadata_of(place: str, scope: str, backward: bool) -> tuple[onnx.StringStringEntryProto, ...]:
+    props = {"source": place, "scope": scope, **({"direction": "backward"} if backward else {})}
+    return tuple(onnx.StringStringEntryProto(key=k, value=x) for k, x in props.items())
+
+
+def _metadata(location: Location) -> tuple[onnx.StringStringEntryProto, ...]:
+    """What the metadata of a node say of where it was written."""
+    return _metadata_of(location.place, location.scope, location.backward)
 
 
 def holds_graph(attributes: Attributes) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Self
 
 import sympy as sp
@@ -19,7 +18,8 @@ class Sizes(Nodes):
 
     def __init__(self, opset: int, parent: Self | None = None, conditional: bool = False) -> None:
         super().__init__(opset, parent, conditional)
-        self._sizes: dict[sp.Symbol, Callable[[], str]] = parent._sizes if parent else {}
+        # Of which value, axis, constant and factor: see `_solved`.
+        self._sizes: dict[sp.Symbol, tuple[str, int, int, int]] = parent._sizes if parent else {}
         self._late: set[sp.Symbol] = parent._late if parent else set()  # of these what nodes make
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
@@ -37,8 +37,7 @@ class Sizes(Nodes):
             constant, linear = sp.sympify(size).as_independent(*free, as_Add=True)
             factor = linear.as_coefficient(free[0])
             if factor is not None and factor.is_Integer and factor > 0:  # factor·n + constant
-                solve_size = partial(self._solved, name, axis, int(constant), int(factor))
-                self._sizes.setdefault(free[0], solve_size)
+                self._sizes.setdefault(free[0], (name, axis, int(constant), int(factor)))
 
     def _solved(self, name: str, axis: int, constant: int, factor: int) -> str:
         """The n of an axis whose size is factor·n + constant, as a vector of one i64."""
@@ -91,7 +90,7 @@ class Sizes(Nodes):
                     f"the size {size} cannot be determined from the shapes of the inputs",
                     hint=f'give an input an axis called "{size}"',
                 )
-            return self._sizes[size]()
+            return self._solved(*self._sizes[size])
         parts = [self._vector(a) for a in size.args]
         if size.is_Add or size.is_Mul:
             emit = self.Add if size.is_Add else self.Mul

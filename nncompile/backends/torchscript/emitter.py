@@ -96,6 +96,7 @@ class Emitter:
         scans: bool = False,
     ) -> None:
         self.statements: list[Statement] = []
+        self.compositions: dict[Any, Any] = outer.compositions if outer else {}
         self.results: dict[str, Variable] = outer.results if outer else {}
         self.constants: dict[str, np.ndarray] = {} if constants is None else constants
         self.scans = scans

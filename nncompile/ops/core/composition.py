@@ -47,15 +47,32 @@ def composed_pullback(
     return [found.get(leaf) for leaf in leaves]
 
 
+def _key(function: Callable[..., Sequence[Value]], types: Sequence[Any]) -> Any:
+    """What tells compositions apart: the code, what it is closed over, and the types."""
+    code: Any = function
+    contents = [cell.cell_contents for cell in code.__closure__ or ()]
+    cells = tuple((type(x), x) for x in contents)
+    key = code.__code__, getattr(code, "__self__", None), code.__defaults__, cells, tuple(types)
+    try:
+        hash(key)
+    except TypeError:
+        return object()  # which is no other one
+    return key
+
+
 def _composed(
     emitter: Any, method: str, function: Callable[..., Sequence[Value]], names: Sequence[str]
 ) -> tuple[str, ...]:
     types, type_ = emitter.types, emitter.type
-    with recording_locations(LocationTable()):
-        leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(types)]
-        results = function(*leaves)
+    known, key = emitter.compositions, _key(function, types)
+    if key not in known:
+        with recording_locations(LocationTable()):
+            leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(types)]
+            results = function(*leaves)
+        known[key] = leaves, results, toposort(results)
+    leaves, results, order = known[key]
     lowered: dict[Value, Any] = dict(zip(leaves, names, strict=True))
-    for v in toposort(results):
+    for v in order:
         if v not in lowered:
             emitter.types, emitter.type = tuple(a.type for a in v.args), v.type
             lowered[v] = getattr(v.op, method)(emitter, *(lowered[a] for a in v.args))
