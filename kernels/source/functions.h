@@ -33,26 +33,40 @@ NNK_INLINE uint32_t bits_of(float x) {
   return bits;
 }
 
-// e^x = 2^n·e^r with |r| ≤ ½·ln 2, where n·ln 2 is taken off in two parts; e^r by its series up to
-// r⁷. Right to two units in the last place; 2^n is applied in two halves, for results without an
-// exponent of their own.
-NNK_INLINE float exponential(float x) {
-  const float bounded = x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x;
-  const float shifted = joined(bounded, 1.44269504f, 12582912.0f);  // 1.5·2²³: rounds to a whole number
+// e^x as a number near 1 and the exponent n of a power of 2: x = n·ln 2 + r with |r| ≤ ½·ln 2, where
+// n·ln 2 is taken off in two parts; e^r by its series up to r⁷. Right to two units in the last
+// place for |x| up to 104.
+struct Power {
+  float value;
+  int32_t exponent;
+};
+
+NNK_INLINE Power power_of_e(float x) {
+  const float shifted = joined(x, 1.44269504f, 12582912.0f);  // 1.5·2²³: rounds to a whole number
   const float n = shifted - 12582912.0f;
-  const float r = joined(n, 2.12194440e-4f, joined(n, -0.693359375f, bounded));
+  const float r = joined(n, 2.12194440e-4f, joined(n, -0.693359375f, x));
   float series = 1.9841270e-4f;
   series = joined(series, r, 1.3888889e-3f);
   series = joined(series, r, 8.3333333e-3f);
   series = joined(series, r, 4.1666667e-2f);
   series = joined(series, r, 1.6666667e-1f);
   series = joined(series, r, 0.5f);
-  const float value = joined(series * r, r, r) + 1.0f;
-  const int32_t whole = int32_t(n), half = whole >> 1;
+  return {joined(series * r, r, r) + 1.0f, int32_t(n)};
+}
+
+// Of any number: 2^n is applied in two halves, for results without an exponent of their own.
+NNK_INLINE float exponential(float x) {
+  const Power power = power_of_e(x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x);
+  const int32_t half = power.exponent >> 1;
   const float first = of_bits(uint32_t(half + 127) << 23);
-  const float second = of_bits(uint32_t(whole - half + 127) << 23);
-  const float result = value * first * second;
-  return x != x ? x : result;
+  const float second = of_bits(uint32_t(power.exponent - half + 127) << 23);
+  return power.value * first * second;
+}
+
+// Of a number from −87 to 87.
+NNK_INLINE float exponential_within(float x) {
+  const Power power = power_of_e(x);
+  return power.value * of_bits(uint32_t(power.exponent + 127) << 23);
 }
 
 // log x = e·ln 2 + log m with ½·√2 ≤ m < √2, log m = 2·artanh(s), s = (m − 1)/(m + 1).
@@ -84,7 +98,7 @@ NNK_INLINE float hyperbolic_tangent(float x) {
   series = joined(series, z, -3.33332819422e-1f);
   const float near = joined(series * z, x, x);
   const float bounded = size > 10.0f ? 10.0f : size;
-  const float far = 1.0f - 2.0f / (exponential(2.0f * bounded) + 1.0f);
+  const float far = 1.0f - 2.0f / (exponential_within(2.0f * bounded) + 1.0f);
   return size < 0.625f ? near : x < 0 ? -far : far;
 }
 
@@ -109,7 +123,7 @@ NNK_INLINE float error_function(float x) {
   far = joined(far, bounded, 6.34846687e-1f);
   far = joined(far, bounded, 1.28717512e-1f);
   far = joined(far, bounded, bounded);
-  far = 1.0f - exponential(-far);
+  far = 1.0f - exponential_within(-far);
   return size < 0.921875f ? near : x < 0 ? -far : far;
 }
 

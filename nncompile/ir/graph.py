@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -98,6 +98,12 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
     if not makers:
         return order
     return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
+
+
+def between(outputs: Sequence[Value], arguments: Collection[Value]) -> list[Value]:
+    """The nodes that the outputs need of those behind `arguments`, which are among them."""
+    ends = set(arguments)
+    return _sorted(outputs, lambda v: () if v in ends else v.args)
 
 
 _arguments = operator.attrgetter("args")

@@ -7,17 +7,17 @@ them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import sqrt
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Graph, Input, items
+from nncompile.ir.graph import Graph, Input, between, items
 from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Backward, Op, Sample, Value, apply
 from nncompile.ir.precision import computed
-from nncompile.ir.transform import replace
+from nncompile.ir.transform import rebuilt, replace
 from nncompile.ir.types import TupleType, Type, f32
 from nncompile.ops.core.composition import composed_onnx, composed_torch
 from nncompile.ops.loops.body import Body, binder, formal, fresh
@@ -136,8 +136,11 @@ class Elementwise(Outlined):
 def closed(arguments: Sequence[Value], results: Sequence[Value]) -> Body:
     """The body that computes `results` of `arguments`, which are all that they depend on."""
     formals = tuple(formal(i, v.type) for i, v in enumerate(arguments))
-    new: Mapping[Value, Value] = dict(zip(arguments, formals, strict=True))
-    return Body(formals, tuple(replace(results, new)))
+    new: dict[Value, Value] = dict(zip(arguments, formals, strict=True))
+    for v in between(results, arguments):  # and not through all that the arguments need
+        if v not in new:
+            new[v] = rebuilt(v, [new[a] for a in v.args])
+    return Body(formals, tuple(new[v] for v in results))
 
 
 def outlined(
