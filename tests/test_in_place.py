@@ -13,7 +13,9 @@ from onnx import helper
 from dsl import adagrad, adam, adamw, lion, rmsprop, sgd, training
 from nncompile import StepRunner, Trainer, TrainingError
 from nncompile.runtime.in_place import overwritten
+from nncompile.runtime.native import DOMAIN
 from tests.hand_made import FLOAT, build
+from tests.native_checks import needs_library
 from tests.small_models import data, perceptron
 
 TYPE = (FLOAT, [4, 4])
@@ -109,8 +111,8 @@ def test_steps_in_place_are_the_same(name: str) -> None:
     """To the bit, whatever the optimizer, for two sizes of batches."""
     optimizer, options = OPTIMIZERS[name]
     recipe = training(perceptron(drop=0.2), optimizer=optimizer, batch_size=8, **options)
-    plain = Trainer(recipe, threads=1)
-    there = Trainer(plain.compiled, threads=1, in_place=True)
+    plain = Trainer(recipe, threads=1, native=False)
+    there = Trainer(plain.compiled, threads=1, native=False, in_place=True)
     batches = data(36)
     for trainer in (plain, there):
         trainer.fit(batches, epochs=3, verbose=0)
@@ -121,6 +123,49 @@ def test_steps_in_place_are_the_same(name: str) -> None:
     assert (shared >= {*plain.params}) == ("clip_norm" in options)
     for path, x in plain.state.items():
         np.testing.assert_array_equal(there.state[path], x, err_msg=path)
+
+
+@needs_library
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_native_steps_in_place_are_the_same(name: str) -> None:
+    """A kernel that updates all parameters at once has read all gradients, so that weights are
+    written over as well."""
+    optimizer, options = OPTIMIZERS[name]
+    recipe = training(perceptron(drop=0.2), optimizer=optimizer, batch_size=8, **options)
+    plain = Trainer(recipe, threads=1)
+    there = Trainer(plain.compiled, threads=1, in_place=True)
+    assert there.library is not None
+    for trainer in (plain, there):
+        trainer.fit(data(36), epochs=3, verbose=0)
+    shared = there._loop.runner._shared
+    expected = plain.state.keys() - {"step", "seed"}
+    assert (shared >= expected) == (name != "lion")
+    for path, x in plain.state.items():
+        np.testing.assert_array_equal(there.state[path], x, err_msg=path)
+
+
+def _kernel(**changed: Any) -> onnx.ModelProto:
+    """A call for two groups of one parameter and its gradient each, with a rate for both."""
+    about = {"program": "mul.f 0 2;sub.f 1 3", "results": [4], "types": "fff",
+             "shared": 1, "own": 2, "groups": 2, **changed}  # fmt: skip
+    call = helper.make_node("Elementwise_2", ["r", "a", "x", "b", "x"], ["y", "z"], domain=DOMAIN)
+    for key, value in about.items():
+        call.attribute.append(helper.make_attribute(key, value))
+    ends = [("r", *TYPE), ("a", *TYPE), ("b", *TYPE), ("x", *TYPE)], [("y", *TYPE), ("z", *TYPE)]
+    return build([call], *ends)
+
+
+def test_a_kernel_writes_over_what_is_of_its_group() -> None:
+    pairs = {"a": "y", "b": "z"}
+    assert overwritten(_kernel(), pairs) == {"a", "b"}
+    assert not overwritten(_kernel(), {"a": "z"})
+    assert not overwritten(_kernel(), {"b": "y"})
+    assert not overwritten(_kernel(), {"r": "y"})  # both groups read it
+    assert not overwritten(_kernel(), {"x": "y"})  # and this
+    assert not overwritten(_kernel(results=[1]), pairs)  # an input as it is
+    other = _kernel()
+    other.graph.node[0].op_type = "BatchNormGradient"
+    assert not overwritten(other, pairs)
 
 
 def test_another_model_of_the_step_may_read_later() -> None:

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper
 
+from nncompile.backends.onnx.native.functions import DOMAIN
 from nncompile.backends.onnx.native.program import LETTERS, OPERATIONS
-from tests.native_checks import called, feeds, needs_library, run
+from nncompile.runtime.buffers import array_of, buffer_of
+from tests.native_checks import called, feeds, library_path, needs_library, run
 
 pytestmark = needs_library
 
@@ -142,6 +145,37 @@ def test_groups_have_shapes_of_their_own() -> None:
     for i in range(4):
         w, g = arrays[1 + 2 * i : 3 + 2 * i]
         np.testing.assert_array_equal(found[f"y{i}"], w - rate * g)
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize("size", [3, 300, 300_001])
+def test_results_may_lie_where_inputs_do(size: int, threads: int) -> None:
+    """Also where what is written over is read again for another result."""
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(rng.normal(size=size), np.float32) for _ in range(4)]
+    attributes = {
+        "program": "add.f 0 1;mul.f 2 0;sub.f 3 1",
+        **{"results": [2, 4], "types": "ff", "own": 2, "groups": 2, "together": 2**25},
+    }
+    model = called("Elementwise", arrays, attributes, results=4)
+    expected = []
+    for a, b in (arrays[:2], arrays[2:]):
+        expected += [a + b, (a + b) * a - b]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry(f"{DOMAIN}.threads", str(threads))
+    options.register_custom_ops_library(library_path())
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    buffers = [buffer_of(x) for x in arrays]
+    for i, buffer in enumerate(buffers):
+        binding.bind_ortvalue_input(f"x{i}", buffer)
+        binding.bind_ortvalue_output(f"y{i}", buffer)
+    session.run_with_iobinding(binding)
+    for buffer, x in zip(buffers, expected, strict=True):
+        np.testing.assert_array_equal(array_of(buffer), x)
 
 
 WRONG = {

@@ -169,12 +169,12 @@ void Elementwise::join() {
 }
 
 std::shared_ptr<const Elementwise::Plan> Elementwise::plan(const std::vector<Kind>& kinds,
-                                                           bool streams) const {
+                                                           bool streams, bool late) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::shared_ptr<const Plan>& known = plans_[{kinds, streams}];
+  std::shared_ptr<const Plan>& known = plans_[{kinds, streams, late}];
   if (!known) {
     auto made = std::make_shared<Plan>();
-    make_plan(kinds, streams, *made);
+    make_plan(kinds, streams, late, *made);
     known = made;
   }
   return known;
@@ -206,7 +206,8 @@ class Buffers {
 
 }  // namespace
 
-void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& plan) const {
+void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool late,
+                            Plan& plan) const {
   const int count = inputs_ + int(operations_.size());
   Buffers buffers;
   std::vector<Place> places(count);
@@ -256,7 +257,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
       }
     };
     free_arguments(true);  // the result may take their place
-    if (!stays && !streams && output[value] >= 0)
+    if (!stays && !streams && !late && output[value] >= 0)
       made.to = Place{Place::kOutput, output[value], 4};
     else
       made.to = buffer(operation.result);
@@ -292,6 +293,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
       plan.block.push_back(ahead);
     }
   };
+  std::vector<Instruction> at_the_end;  // of a block, where results lie in the place of inputs
   const auto give_out = [&](int value) {
     for (int i = 0; i < int(outputs_.size()); i++) {
       const Place& place = places[value];
@@ -300,7 +302,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
       copy.step = table().elementwise(streams ? "stream.f" : "copy.f");
       copy.from[0] = place;
       copy.to = Place{Place::kOutput, i, 4};
-      plan.block.push_back(copy);
+      (late ? at_the_end : plan.block).push_back(copy);
     }
   };
   for (int i = 0; i < int(operations_.size()); i++) {
@@ -311,6 +313,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, Plan& 
   }
   for (int value = 0; value < count; value++)  // what no block computes
     if (value < inputs_ || uniform[value]) give_out(value);
+  plan.block.insert(plan.block.end(), at_the_end.begin(), at_the_end.end());
   plan.bytes = buffers.bytes;
 }
 
@@ -342,7 +345,11 @@ Elementwise::Group Elementwise::group(const Call& call, std::vector<Tensor> inpu
                                                   : kRepeated);
   const long bytes = group.count * long(outputs_.size()) * 4;
   const bool streams = bytes > kStreamed && std::max(bytes, together_) > kStreamedTogether;
-  group.plan = plan(kinds, streams);
+  const bool late = std::any_of(group.inputs.begin(), group.inputs.end(), [&](const Tensor& tensor) {
+    return std::find(group.outputs.begin(), group.outputs.end(),
+                     static_cast<float*>(tensor.data)) != group.outputs.end();
+  });
+  group.plan = plan(kinds, streams, late);
   return group;
 }
 

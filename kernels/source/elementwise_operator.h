@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "elementwise.h"
@@ -18,7 +19,9 @@ namespace nnk {
 // numbers: first the inputs, then the results of operations in their order. The letter behind a
 // name is the element type of what it computes with; "number.f 3.5" is a constant. `results` are
 // the numbers of the results, all of float32. The first `shared` inputs are those of all groups;
-// behind them each group has `own` ones, which are broadcast against each other.
+// behind them each group has `own` ones, which are broadcast against each other. A result that is
+// computed may lie where an own input of its shape does, whatever the program: of a block, all is
+// read before anything is written.
 class Elementwise final : public Kernel {
  public:
   explicit Elementwise(const Attributes& attributes);
@@ -83,8 +86,8 @@ class Elementwise final : public Kernel {
   void join();
   bool join(Operation& into, int side, const char* name, const char* joined);
   Step step(const Operation& operation) const;
-  std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams) const;
-  void make_plan(const std::vector<Kind>& kinds, bool streams, Plan& plan) const;
+  std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams, bool late) const;
+  void make_plan(const std::vector<Kind>& kinds, bool streams, bool late, Plan& plan) const;
 
   int shared_, own_, groups_, inputs_;
   long together_;  // bytes of what this and other such calls of the model give
@@ -93,7 +96,7 @@ class Elementwise final : public Kernel {
   std::vector<Operation> operations_;
   std::vector<int> uses_;  // of each value
   mutable std::mutex mutex_;
-  mutable std::map<std::pair<std::vector<Kind>, bool>, std::shared_ptr<const Plan>> plans_;
+  mutable std::map<std::tuple<std::vector<Kind>, bool, bool>, std::shared_ptr<const Plan>> plans_;
 };
 
 }  // namespace nnk

@@ -13,6 +13,8 @@ from graphlib import TopologicalSorter
 
 import onnx
 
+from nncompile.runtime.native import DOMAIN
+
 # A result of these may lie where the input does; what reads it reads the input.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 # These read an element before they write the one in its place, and nothing else after it.
@@ -63,17 +65,19 @@ class _Readers:
         if not self.captured.isdisjoint(views):
             return False
         return all(
-            self._reads_first(reader, maker, tensor == name)
+            self._reads_first(reader, maker, tensor == name, name, result)
             for tensor in views
             for reader in self.readers[tensor]
         )
 
-    def _reads_first(self, reader: int, maker: int, itself: bool) -> bool:
+    def _reads_first(self, reader: int, maker: int, itself: bool, name: str, result: str) -> bool:
         """Whether a node that reads the input, or a view of it, has read it when the maker of the
         result writes."""
         if reader != maker:
             return bool(self.before[maker] >> reader & 1)
         node = self.nodes[reader]
+        if node.domain == DOMAIN:
+            return itself and _is_of_its_group(node, name, result)
         return itself and not node.domain and node.op_type in _ELEMENTWISE
 
     def _views(self, name: str) -> set[str]:
@@ -86,6 +90,19 @@ class _Readers:
                     found |= new
                     left.extend(new)
         return found
+
+
+def _is_of_its_group(node: onnx.NodeProto, name: str, result: str) -> bool:
+    """Whether a native kernel may write the result over that input: Elementwise reads all of a
+    block before it writes any, of each of its groups of tensors apart."""
+    about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if not node.op_type.startswith("Elementwise"):
+        return False
+    shared, own, results = about["shared"], about["own"], about["results"]
+    (*places,) = (i for i, tensor in enumerate(node.input) if tensor == name)
+    group = [*node.output].index(result) // len(results)
+    is_own = len(places) == 1 and (places[0] - shared) // own == group
+    return is_own and places[0] >= shared and min(results) >= shared + own
 
 
 def _captured(node: onnx.NodeProto) -> Iterator[str]:
