@@ -101,11 +101,13 @@ class Predictions:
         names = [*inputs, *ports]
         self._columns = Columns(names, self._notes)
         self._codes = session.vocabularies
+        self._fixed = _fixed_batch(session)
 
     def of(self, source: Path, size: int) -> Generator[dict[str, Array]]:
         """The outputs by name, block by block. Raises `FeedError` for data that do not fit, and for
-        an output that has no row for each example."""
-        with closing(blocks_of(source, size)) as blocks:
+        an output that has no row for each example. A model that takes a fixed number of examples
+        gets as many, of which the last may be there several times."""
+        with closing(blocks_of(source, self._fixed or size)) as blocks:
             for block in blocks:
                 yield self._outputs(block)
         if not self.count:
@@ -114,7 +116,16 @@ class Predictions:
     def _outputs(self, block: Any) -> dict[str, Array]:
         feeds = self._feeds(block)
         count = len(block) if is_table(block) else len(next(iter(block.values())))
+        missing = 0 if self._fixed is None else self._fixed - count
+        if missing > 0:
+            self._notes.tell(
+                f"the model takes {self._fixed} examples at a time: the last {count} are predicted "
+                f"beside {missing} more of the last one"
+            )
+            feeds = {n: np.concatenate([x, x[-1:].repeat(missing, 0)]) for n, x in feeds.items()}
         outputs = self.session.run(feeds)
+        if missing > 0:
+            outputs = {name: x[:count] for name, x in outputs.items()}
         for name, x in outputs.items():
             if not x.ndim or len(x) != count:
                 raise FeedError(
@@ -148,3 +159,11 @@ class Predictions:
                 cast = cast_to(port, array, self._notes, literal=True)
                 feeds[port.name] = array if cast is None else cast(array, self.count)
         return feeds
+
+
+def _fixed_batch(session: Session) -> int | None:
+    """The number of examples that a model takes, where that is fixed: what all of its inputs and
+    outputs begin with."""
+    first = {port.shape[0] if port.shape else None for port in (*session.inputs, *session.outputs)}
+    (size,) = first if len(first) == 1 else (None,)
+    return size if isinstance(size, int) and size > 0 else None
