@@ -194,7 +194,7 @@ WORKLOADS = (
         *("resnet-18", 16, "momentum", "resnet"),
         numbers(3, 64, 64, classes=10),
         {"stages": sizes.STAGES_18, "depth": sizes.DEPTH_18, "size": 64},
-        checked=3,
+        checked=2,  # decision 0056 has what rounding comes to in the third
         tolerance=1e-3,
     ),
     Workload(

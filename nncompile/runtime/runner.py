@@ -27,6 +27,7 @@ from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.runtime.batch_inputs import BatchInputs
+from nncompile.runtime.blocked_convolutions import step_session
 from nncompile.runtime.buffers import (
     array_of,
     bits_of,
@@ -104,7 +105,7 @@ class StepRunner:
         self._check = check
         self._instead = instead
         self._start = partial(
-            Session,
+            step_session,
             providers=providers,
             threads=threads,
             reuse=reuse,
