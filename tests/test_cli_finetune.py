@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import safe_open
 
 from nncompile import load_lora, load_onnx, merge
 from nncompile.program.initialization import initial_values
-from nncompile.runtime import Session, StepRunner
+from nncompile.runtime import Session, StepRunner, load_state
 from tests import command_line
 from tests.command_line import fails, succeeds
 from tests.onnx_files import convolutional, tied_language_model
@@ -93,6 +94,35 @@ def test_it_goes_on_as_if_it_had_not_ended(beside: Path) -> None:
     message = fails("finetune", "m.onnx", "--resume", "parts", "--lr", "1e-3", "--epochs", "1")
     assert "cannot go on: it is of another recipe" in message
     assert "holds a run already" in fails(*BASE, "--name", "parts")
+
+
+@pytest.mark.slow
+def test_the_latest_run_of_finetune_goes_on(beside: Path) -> None:
+    """Not that of a program of the same name, which says how it goes on."""
+    succeeds(*BASE, "--steps", "1", "-q")
+    Path("m.py").write_text(
+        """
+import numpy as np
+from dsl import Dense, f32, model, sgd, training
+
+@model
+def m(x=f32["batch", 2]):
+    return {"loss": (x >> Dense(1)).mean()}
+
+recipe = training(m, optimizer=sgd(0.1))
+data = {"x": np.ones((4, 2), np.float32)}
+""",
+        encoding="utf-8",
+    )
+    succeeds("train", "m.py", "--steps", "1", "-q")
+    assert os.readlink("runs/m/latest") == "2"
+    succeeds("finetune", "m.onnx", "--resume", "--steps", "1", "-q")
+    config = json.loads(Path("runs/m/1/config.json").read_text(encoding="utf-8"))
+    assert config["finetune"]
+    assert int(load_state(Path("runs/m/1/checkpoint.safetensors"))[0]["step"]) == 2
+    message = fails("finetune", "m.onnx", "--resume", "2", "--steps", "1")
+    assert "was begun by train, with" in message
+    assert "nncompile train FILE.py --resume" in message
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ from nncompile.compiler.originals import inference_target
 from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.finetuning.plan import Plan, title_of, tuned
 from nncompile.program.model_file import Declared
+from nncompile.train import run_config, run_places
+from nncompile.train.run_places import CONFIG, LATEST
 
 _NEEDED = {"data": "FILE", "label": "NAME", "loss": "cross_entropy"}
 Patterns = list[str] | None
@@ -166,6 +168,11 @@ def finetune(
         saved: Mapping[str, Any], options: Mapping[str, Any]
     ) -> tuple[Declared, dict[str, Any]]:
         before = saved.get("finetune") or {}
+        if saved and not before:
+            raise ModelError(
+                f"the run that is resumed was begun by train, with {saved.get('file')}",
+                hint="nncompile train FILE.py --resume goes on with it",
+            )
         for option, example in _NEEDED.items():
             if option not in given and option not in before:
                 raise ModelError(
@@ -182,6 +189,8 @@ def finetune(
             out.print(f"model.onnx is not the file with other weights, but written anew: {reason}")
         return made.declared, {"file": plan.file, "finetune": plan.described()}
 
+    if resume == LATEST and output is None and name is None:
+        resume = _latest_of_finetune(file) or resume
     training = Training(
         *(output, name, overwrite, resume, epochs, steps, seed, flags), quiet=quiet, verbose=verbose
     )
@@ -190,3 +199,13 @@ def finetune(
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
+
+
+def _latest_of_finetune(file: Path) -> str | None:
+    """The name of the last run of that model that `finetune` began: `train` has runs of the same
+    name where a program that `import` wrote trains the file, too."""
+    parent = Path("runs") / run_places.directory_name(title_of(file))
+    last = run_places.latest(parent)
+    others = sorted(run_places.runs(parent), key=lambda x: -(x / CONFIG).stat().st_mtime_ns)
+    found = [x for x in (last, *others) if x is not None and run_config.read(x).get("finetune")]
+    return found[0].name if found else None
