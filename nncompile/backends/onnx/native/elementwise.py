@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from nncompile.backends.onnx.native.ordering import Cluster, in_one_order
 from nncompile.diagnostics.locations import current_locations, located
-from nncompile.elementwise.map import Map, body_of
+from nncompile.elementwise.map import Map
+from nncompile.ir.basic import Cast
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Graph, items
 from nncompile.ir.op import Value, apply
@@ -34,7 +35,7 @@ def elementwise_calls(graph: Graph, supports: Supports) -> Graph:
     """The graph with calls of the kernel in place of elementwise ops that it `supports`."""
     if any(v.op.makes for v in graph.nodes):  # of which arguments alone do not tell the order
         return graph
-    candidates = {v for v in graph.nodes if isinstance(v.op, Map) and supports(v)}
+    candidates = {v for v in graph.nodes if isinstance(v.op, Map | Cast) and supports(v)}
     outputs = set(graph.outputs.values())
     while True:
         levels = _levels(graph.nodes, candidates)
@@ -118,10 +119,8 @@ def _clusters(
 
 
 def _is_worth_it(cluster: Cluster) -> bool:
-    if cluster.members[0].rank == 0:
-        count = sum(cost(body_of(v), v.args) for v in cluster.members)
-        return count >= FEWEST_ON_NUMBERS
-    return sum(cost(body_of(v), v.args) for v in cluster.members) >= FEWEST
+    operations = (cost(v.op.body, v.args) if isinstance(v.op, Map) else 1 for v in cluster.members)
+    return sum(operations) >= (FEWEST if cluster.members[0].rank else FEWEST_ON_NUMBERS)
 
 
 def _rebuilt(

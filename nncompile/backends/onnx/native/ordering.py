@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import sympy as sp
 
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.op import Value
 from nncompile.passes.horizontal_fusion import in_first_order
 
@@ -32,14 +34,20 @@ def in_one_order(cluster: Cluster) -> tuple[object, Cluster]:
         return cluster, cluster
     formulas: dict[Value, Formula] = {}
     for v in cluster.members:
-        body, numbers, vectors = in_first_order(v)
-        formulas[v] = body, (*numbers, *vectors)
+        formulas[v] = _formula(v)
     signs = _signs(formulas)
     results = sorted(cluster.results, key=signs.__getitem__)
     places, written = _written(results, formulas)
     arguments = tuple(v for v in places if v not in formulas)
     key = (*written, *(places[v] for v in results))
     return key, Cluster(cluster.members, arguments, tuple(results))
+
+
+def _formula(v: Value) -> Formula:
+    if isinstance(v.op, Map):
+        body, numbers, vectors = in_first_order(v)
+        return body, (*numbers, *vectors)
+    return sp.Function(f"{v.op.label}_{v.dtype.name}")(placeholder(0)), v.args
 
 
 def _signs(formulas: dict[Value, Formula]) -> dict[Value, bytes]:
