@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from nncompile.ir.broadcasting import Expand, broadcast_to
@@ -14,7 +15,7 @@ from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.counting import Iota
-from nncompile.ops.loops.body import Loop, applied, binder, opened
+from nncompile.ops.loops.body import Body, Loop, applied, binder, opened
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes.batching import Rows, batched, can_batch
 from nncompile.passes.stabilise import stabilise
@@ -26,7 +27,8 @@ def merge(graph: Graph) -> Graph:
     if not any(isinstance(v.op, Scan) for v in graph.nodes):
         return graph
     graph = stabilise(graph)  # as the gradient is taken of it
-    while (new := _merged(graph)) is not None:
+    needed: dict[Body, tuple[int, ...]] = {}
+    while (new := _merged(graph, needed)) is not None:
         graph = graph.mapped(functools.partial(replace, new=new))
     return graph.mapped(_merged_within)  # then, or bodies that were equal would be no more
 
@@ -42,13 +44,17 @@ def _merged_within(outputs: Sequence[Value]) -> list[Value]:
     return transformed(outputs, make)
 
 
-def _merged(graph: Graph) -> dict[Value, Value] | None:
+def _merged(graph: Graph, needed: dict[Body, tuple[int, ...]]) -> dict[Value, Value] | None:
     """The results of one group of loops that are the same but for what they stack, by those of a
-    loop that stacks it all; None where there is no such group."""
+    loop that stacks it all; None where there is no such group. `needed` is what is known of bodies:
+    which arguments the next carries need."""
     groups: dict[object, list[tuple[Value, Loop]]] = {}
     numbers: dict[Value, int] = {}
-    for v in graph.nodes:
-        if not isinstance(v.op, Scan):
+    scans = [v for v in graph.nodes if isinstance(v.op, Scan)]
+    carried = {v: _carried(v, needed) for v in scans}
+    several = Counter(carried.values())
+    for v in scans:
+        if several[carried[v]] == 1:
             continue
         loop = _in_common_names(v, numbers)
         key = (loop.reverse, loop.length, _ids(loop.initial), _ids(loop.following))
@@ -60,6 +66,17 @@ def _merged(graph: Graph) -> dict[Value, Value] | None:
         if len(group) > 1:
             return _joined(group)
     return None
+
+
+def _carried(v: Value, needed: dict[Body, tuple[int, ...]]) -> object:
+    """What loops have in common whose carries are the same, to be had without opening them."""
+    op = v.op
+    assert isinstance(op, Scan)
+    if op.body not in needed:
+        used = set(toposort(op.body.results[: op.carries]))
+        needed[op.body] = tuple(i for i, x in enumerate(op.body.formals) if x in used)
+    others = {id(v.args[i]) for i in needed[op.body] if i >= op.carries}
+    return op.reverse, _ids(v.args[: op.carries]), frozenset(others)
 
 
 def _ids(values: Iterable[Value]) -> tuple[int, ...]:
