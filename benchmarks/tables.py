@@ -23,22 +23,35 @@ TITLES = {
 
 def steps(rows: Sequence[Row], kind: str) -> Table:
     """Rows of one kind, with a column for each side that any has."""
-    title = f"{TITLES[kind]}, threads: {rows[0].threads}; a ratio is the best peer's time by ours"
+    title = (
+        f"{TITLES[kind]}, threads: {rows[0].threads}; a ratio is the best peer's time by ours, "
+        "* below its target, ~ on a busy core"
+    )
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("workload", no_wrap=True)
     peers = list(dict.fromkeys(name for row in rows for name in row.peers))
     own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
-    names = ("ours", "CPU", *(name.removeprefix("nncompile ") for name in own), *peers)
-    for name in (*names, "best peer", "ratio", "quartiles", "by CPU", "target", "A/A"):
-        table.add_column(name, justify="right", no_wrap=name in ("quartiles", "target"))
+    has_native = NATIVE in own
+    names = ["ours", "CPU", *map(_short, own), *map(_short, peers), "best", "ratio"]
+    names += ["native ratio"] if has_native else []
+    for name in (*names, "quartiles", "by CPU", "target", "A/A"):
+        table.add_column(name, justify="right", no_wrap=name != "native ratio")
     for row in rows:
-        table.add_row(
-            *(row.name, f"{row.ours.milliseconds:.3f}", f"{row.ours.processor_milliseconds:.3f}"),
-            *(_milliseconds(row, name) for name in (*own, *peers)),
-            *_against_the_best(row),
-            f"{row.again:.2f}",
-        )
+        cells = [row.name, f"{row.ours.milliseconds:.3f}", f"{row.ours.processor_milliseconds:.3f}"]
+        cells += [_milliseconds(row, name) for name in (*own, *peers)]
+        cells += [_short(row.best or "none"), _ratio(row.ratio, row.targets.portable)]
+        cells += [_ratio(row.native_ratio, row.targets.native)] if has_native else []
+        low, high = row.sides[row.best].quartiles if row.best else (0.0, 0.0)
+        cells += [f"{low:.2f}–{high:.2f}" if row.best else "–", _by_processor(row)]
+        targets = f"≥ {row.targets.portable:g}"
+        cells.append(f"{targets}; {row.targets.native:g}" if has_native else targets)
+        table.add_row(*cells, f"{row.again:.2f}")
     return table
+
+
+def _short(name: str) -> str:
+    """The name of a side without what its framework's others have, too."""
+    return name.removeprefix("nncompile ").removeprefix("torch").strip(". ")
 
 
 def _milliseconds(row: Row, name: str) -> str:
@@ -46,19 +59,16 @@ def _milliseconds(row: Row, name: str) -> str:
     return f"{side.milliseconds:.3f}" if side else "–"
 
 
-def _against_the_best(row: Row) -> tuple[str, ...]:
-    targets = f"≥ {row.targets.portable:g}"
-    if row.best is None or row.ratio is None:
-        return "none", "–", "–", "–", targets
-    low, high = row.sides[row.best].quartiles
-    ratio = f"{row.ratio:.2f}{' short' if row.is_short else ''}"
-    native = row.native_ratio
-    if native is not None:
-        ratio, targets = f"{ratio}; {native:.2f}", f"{targets}; {row.targets.native:g}"
-    by_processor = "–" if row.processor_ratio is None else f"{row.processor_ratio:.2f}"
-    if row.is_busy:
-        by_processor += " busy"
-    return row.best, ratio, f"{low:.2f}–{high:.2f}", by_processor, targets
+def _ratio(ratio: float | None, target: float) -> str:
+    if ratio is None:
+        return "–"
+    return f"{ratio:.2f}{'*' if ratio < target else ''}"
+
+
+def _by_processor(row: Row) -> str:
+    if row.processor_ratio is None:
+        return "–"
+    return f"{row.processor_ratio:.2f}{'~' if row.is_busy else ''}"
 
 
 def figures(rows: Sequence[Figure]) -> Table:
