@@ -40,7 +40,7 @@ from benchmarks.rows import INFERENCE, TRAINING, Bench, Row
 from benchmarks.workloads import WORKLOADS, Workload
 
 _OTHERS = ("memory", "compile", "fit", "imported", "optimize")
-console = Console(width=None if sys.stdout.isatty() else 200)
+console = Console(width=None if sys.stdout.isatty() else 240)
 
 
 def main(

@@ -25,6 +25,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "ratio": row.ratio,
         "native_ratio": row.native_ratio,
         "processor_ratio": row.processor_ratio,
+        "native_processor_ratio": row.native_processor_ratio,
         "is_busy": row.is_busy,
         "noise": row.noise,
         "is_short": row.is_short,

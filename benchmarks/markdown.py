@@ -91,12 +91,15 @@ def _steps(rows: Sequence[Row]) -> str:
         cells = [title_of(row.workload), str(row.batch)]
         cells += [OPTIMIZERS.get(row.optimizer, row.optimizer)] if is_training else []
         cells += [_cell(row, OURS), *(_cell(row, name) for name in (*own, *peers))]
-        cells.append(_ratio(row.ratio, row.targets.portable))
-        cells += [_ratio(row.native_ratio, row.targets.native)] if has_native else []
+        portable, native = row.is_below
+        cells.append(_ratio(row.ratio, row.targets.portable, portable))
+        if has_native:
+            cells.append(_ratio(row.native_ratio, row.targets.native, native))
         best = row.sides[row.best] if row.best else None
         cells.append(f"{best.quartiles[0]:.2f}–{best.quartiles[1]:.2f}" if best else "")
         if is_busy:
-            cells.append(_ratio(row.processor_ratio, 0.0))
+            ratios = (row.processor_ratio, row.native_processor_ratio)
+            cells.append("; ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None))
         lines.append([*cells, f"{row.again:.2f}"])
     return _table(lines)
 
@@ -123,10 +126,10 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _ratio(ratio: float | None, target: float) -> str:
+def _ratio(ratio: float | None, target: float | None, is_below: bool) -> str:
     if ratio is None:
         return ""
-    return f"{ratio:.2f}" if ratio >= target else f"{ratio:.2f}, short of {target:g}"
+    return f"{ratio:.2f}, short of {target:g}" if is_below else f"{ratio:.2f}"
 
 
 def _remarks(rows: Sequence[Row]) -> list[str]:
@@ -153,7 +156,7 @@ def _figures(figures: Sequence[Figure]) -> str:
     for f in figures:
         cells = [f.subject, f"{f.what}, {f.unit}"]
         cells += [number(f.sides[n]) if n in f.sides else "–" for n in (OURS, *peers)]
-        lines.append([*cells, _ratio(f.ratio, f.target or 0.0)])
+        lines.append([*cells, _ratio(f.ratio, f.target, f.is_short)])
     return _table(lines)
 
 

@@ -106,6 +106,14 @@ class Row:
         return None if self.best is None else self.sides[self.best].processor_ratio
 
     @property
+    def native_processor_ratio(self) -> float | None:
+        """The same by ours with native kernels, of the medians."""
+        if self.best is None or NATIVE not in self.sides:
+            return None
+        native = max(self.sides[NATIVE].processor_milliseconds, 1e-6)
+        return self.sides[self.best].processor_milliseconds / native
+
+    @property
     def is_busy(self) -> bool:
         """Whether something else used the core while ours ran there: then wall times are not much
         worth. On several threads nobody can tell so."""
@@ -113,11 +121,21 @@ class Row:
         return self.threads == 1 and ours.processor_milliseconds < 0.9 * ours.milliseconds
 
     @property
+    def is_below(self) -> tuple[bool, bool]:
+        """Whether the portable file is below its target, and whether it is with native kernels;
+        by the processor's time where something else used the core."""
+        portable, native = self.ratio, self.native_ratio
+        if self.is_busy and self.processor_ratio is not None:
+            portable, native = self.processor_ratio, self.native_processor_ratio
+        return (
+            portable is not None and portable < self.targets.portable,
+            native is not None and native < self.targets.native,
+        )
+
+    @property
     def is_short(self) -> bool:
-        """Whether a ratio is below its target."""
-        low = self.ratio is not None and self.ratio < self.targets.portable
-        native = self.native_ratio
-        return low or (native is not None and native < self.targets.native)
+        """Whether one of the two is below its target."""
+        return any(self.is_below)
 
 
 @dataclass

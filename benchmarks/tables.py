@@ -33,14 +33,15 @@ def steps(rows: Sequence[Row], kind: str) -> Table:
     own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
     has_native = NATIVE in own
     names = ["ours", "CPU", *map(_short, own), *map(_short, peers), "best", "ratio"]
-    names += ["native ratio"] if has_native else []
+    names += ["(native)"] if has_native else []
     for name in (*names, "quartiles", "by CPU", "target", "A/A"):
-        table.add_column(name, justify="right", no_wrap=name != "native ratio")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [row.name, f"{row.ours.milliseconds:.3f}", f"{row.ours.processor_milliseconds:.3f}"]
         cells += [_milliseconds(row, name) for name in (*own, *peers)]
-        cells += [_short(row.best or "none"), _ratio(row.ratio, row.targets.portable)]
-        cells += [_ratio(row.native_ratio, row.targets.native)] if has_native else []
+        portable, native = row.is_below
+        cells += [_short(row.best or "none"), _ratio(row.ratio, portable)]
+        cells += [_ratio(row.native_ratio, native)] if has_native else []
         low, high = row.sides[row.best].quartiles if row.best else (0.0, 0.0)
         cells += [f"{low:.2f}–{high:.2f}" if row.best else "–", _by_processor(row)]
         targets = f"≥ {row.targets.portable:g}"
@@ -59,16 +60,22 @@ def _milliseconds(row: Row, name: str) -> str:
     return f"{side.milliseconds:.3f}" if side else "–"
 
 
-def _ratio(ratio: float | None, target: float) -> str:
+def _ratio(ratio: float | None, is_below: bool) -> str:
     if ratio is None:
         return "–"
-    return f"{ratio:.2f}{'*' if ratio < target else ''}"
+    return f"{ratio:.2f}{'*' if is_below else ''}"
 
 
 def _by_processor(row: Row) -> str:
     if row.processor_ratio is None:
         return "–"
-    return f"{row.processor_ratio:.2f}{'~' if row.is_busy else ''}"
+    native = row.native_processor_ratio
+    shown = (
+        f"{row.processor_ratio:.2f}"
+        if native is None
+        else f"{row.processor_ratio:.2f}; {native:.2f}"
+    )
+    return f"{shown}{'~' if row.is_busy else ''}"
 
 
 def figures(rows: Sequence[Figure]) -> Table:

@@ -137,6 +137,8 @@ def test_a_busy_core_is_told_with_the_ratio_of_processor_times() -> None:
     text = page([busy], [], ENVIRONMENT)
     assert "| ratio | quartiles | by CPU time | A/A |" in text and "| 1.10 | 1.00 |" in text
     assert "CPU time tells more: LeNet." in text
+    low = replace(peer, processor_ratio=0.9)  # and decides what is short
+    assert not busy.is_short and replace(busy, sides={**busy.sides, "torch": low}).is_short
     assert document.as_row(document.as_json(busy)) == busy
 
 
