@@ -14,7 +14,8 @@ import pytest
 
 from dsl import Dense, adam, cross_entropy, f32, i64, model, training
 from nncompile import StepRunner, Trainer
-from nncompile.runtime import batch_inputs
+from nncompile.runtime import batch_inputs, load_state
+from nncompile.train import RunDirectory
 from nncompile.train.sources.whole import WholeData
 from tests.hand_made import halving_step
 
@@ -137,6 +138,25 @@ def test_a_state_is_saved_and_evaluated_where_it_lies(tmp_path: Path) -> None:
     other.load(tmp_path / "saved.safetensors")
     for name, x in other.state.items():
         np.testing.assert_array_equal(x, state[name], err_msg=name)
+
+
+def test_a_run_writes_its_state_where_it_lies(tmp_path: Path) -> None:
+    """At its end there are the best state so far, and the first one, which the exported step begins
+    with, but no copy of the last."""
+    trainer = Trainer(training(classifier, minimize="loss", optimizer=adam(1e-3)), threads=1)
+    data = {"x": np.ones((64, 64), np.float32), "label": np.zeros(64, np.int64)}
+    trainer.fit(data, verbose=0, callbacks=[RunDirectory(tmp_path / "first")])
+    size = sum(x.nbytes for x in trainer.state.values())
+    tracemalloc.start()
+    try:
+        trainer.fit(data, verbose=0, callbacks=[RunDirectory(tmp_path / "run")])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * size
+    saved = load_state(tmp_path / "run" / "checkpoint.safetensors")[0]
+    for name, x in trainer.state.items():
+        np.testing.assert_array_equal(saved[name], x, err_msg=name)
 
 
 PROGRAM = r"""

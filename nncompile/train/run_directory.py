@@ -319,7 +319,7 @@ class RunDirectory:
         the last whole step."""
         files, problem = self._writer, None
         try:
-            trainer.snapshot()  # which undoes half of a step
+            trainer.snapshot(copied=False)  # which undoes half of a step
             if (trainer.step, trainer.epoch) != files.written:
                 files.write_state(trainer)
             else:

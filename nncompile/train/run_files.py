@@ -67,9 +67,9 @@ class RunFiles:
         self.exported: tuple[Path, ...] = ()
         self.written = (-1, -1)  # step and epoch of the last state on disk
 
-    def snapshot(self, trainer: EventTrainer) -> Snapshot:
-        """The present moment, with what the run itself is resumed with."""
-        return trainer.snapshot().noting(NOTED, json.dumps(self._noted()))
+    def snapshot(self, trainer: EventTrainer, copied: bool = True) -> Snapshot:
+        """The present moment, with what the run itself is resumed with; see `Trainer.snapshot`."""
+        return trainer.snapshot(copied).noting(NOTED, json.dumps(self._noted()))
 
     def improve(self, trainer: EventTrainer, epoch: int) -> None:
         """Keeps the present moment as the best state."""
@@ -80,7 +80,8 @@ class RunFiles:
         `FileError`."""
         self.write_best()
         directory = self.path / CHECKPOINTS
-        self._write(self.snapshot(trainer), directory / f"step-{trainer.step:09d}.safetensors")
+        moment = self.snapshot(trainer, copied=False)
+        self._write(moment, directory / f"step-{trainer.step:09d}.safetensors")
         self.written = (trainer.step, trainer.epoch)
         for old in sorted(directory.glob("step-*.safetensors"))[: -self.keep]:
             with contextlib.suppress(OSError):  # an older one that stays does no harm
@@ -107,7 +108,8 @@ class RunFiles:
         """Writes the trained model, the training step with its first state, and the last state:
         all of them, or none. Raises `FileError`."""
         recipe = trainer.recipe
-        state = trainer.state
+        moment = self.snapshot(trainer, copied=False)
+        state = moment.state
         target, _ = inference_target(recipe.model)
         with written_together(self.path) as directory:
             factors = directory / "adapter.safetensors"
@@ -115,7 +117,7 @@ class RunFiles:
                 *export(recipe, directory / "model.onnx", target, state),
                 *(export(recipe, factors, "adapter", state) if recipe.model.adapters else ()),
                 *export(trainer.compiled, directory / "step.onnx", "step", seed=trainer.seed),
-                self._write(self.snapshot(trainer), directory / FINAL),
+                self._write(moment, directory / FINAL),
             )
         self.exported = tuple(self.path / file.name for file in files)
         self.written = (trainer.step, trainer.epoch)

@@ -346,13 +346,11 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        return self._snapshot(copied=False).write(path)
+        return self.snapshot(copied=False).write(path)
 
-    def snapshot(self) -> Snapshot:
-        """What `save` writes, kept in memory: `write(path)` writes it later."""
-        return self._snapshot(copied=True)
-
-    def _snapshot(self, copied: bool) -> Snapshot:
+    def snapshot(self, copied: bool = True) -> Snapshot:
+        """What `save` writes, kept in memory: `write(path)` writes it later; before the next step,
+        which changes it, where it is not `copied`."""
         self._loop.settle()
         loop = self._loop
         state = self.state if copied else loop.runner.views()

@@ -226,8 +226,8 @@ TRAINING = (
     ),
     Fault(
         "nncompile/train/trainer.py",
-        "self._snapshot(copied=False)",
-        "self._snapshot(copied=True)",
+        "self.snapshot(copied=False)",
+        "self.snapshot(copied=True)",
         "tests/test_step_memory.py",
     ),
     Fault(
