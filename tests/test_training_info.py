@@ -102,7 +102,10 @@ def assert_same_state(got: Mapping[str, Any], expected: Mapping[str, Any]) -> No
 @pytest.mark.parametrize("opset", [17, 21, NEWEST])
 def test_it_trains_as_a_trainer_does(opset: int, tmp_path: Path) -> None:
     (path,) = export(recipe(), tmp_path / "m.onnx", opset=opset, training_info=True)
-    interpreter, runner = Interpreter(path), compile_step(recipe()).runner(threads=1)
+    # By the same operators: the gradient of the bias before the batch normalization is what is left
+    # by rounding, and Adam makes whole steps of it.
+    runner = compile_step(recipe()).runner(threads=1, native=False)
+    interpreter = Interpreter(path)
     taken = {i.name for i in interpreter.info.algorithm.input}
     assert taken == {"label"}
     assert [o.name for o in interpreter.model.graph.output] == ["logits"]
