@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.compiler.compile import compile_step
 from nncompile.program.model_file import load as load_file
-from nncompile.train import Trainer
 from tests.cuda.device import copies, load, placed, providers
 from tests.trained_examples import EXAMPLES
 
@@ -62,7 +62,7 @@ def _check(name: str, provider: str, start: float) -> Trained:
     declared = load_file(EXAMPLES / f"{name}.py")
     recipe = next(iter(declared.recipes.values()))
     assert declared.data is not None
-    compiled = Trainer(recipe).compiled
+    compiled = compile_step(recipe, kernels=False)
     sides = [compiled.runner(None, given, 1) for given in ("cpu", _exact(provider))]
     worst: dict[str, tuple[float, float, int]] = {}
     losses: list[list[float]] = [[], []]
