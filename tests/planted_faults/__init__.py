@@ -4,6 +4,7 @@ tests that should catch it (arguments of pytest)."""
 from __future__ import annotations
 
 from tests.planted_faults.adaptation import ADAPTATION
+from tests.planted_faults.benchmarks import BENCHMARKS
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
 from tests.planted_faults.onnx_files import ONNX_FILES
@@ -18,5 +19,5 @@ __all__ = ["FAULTS", "Fault"]
 
 FAULTS = (
     *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
-    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES),
+    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS),
 )
