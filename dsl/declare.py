@@ -11,6 +11,7 @@ from dsl.building import Builder, building
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import not_callable_error, suggests_names
 from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
+from nncompile.ir.gc_pause import collection_paused
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import MayBeNaN, Type
@@ -67,6 +68,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         raise ModelError(f"predict must name outputs, got {predict!r}", hint='predict=("y",)')
     inputs = _inputs(function, title)
     with (
+        collection_paused(),
         recording_locations(LocationTable()) as locations,
         scope(title),
         building() as builder,
