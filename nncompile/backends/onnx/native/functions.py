@@ -2,8 +2,8 @@
 
 A runtime that has the kernel runs it; any other one puts the function's nodes in its place. A
 function has constants for what its op's lowering says of strides and axes, so that a kernel has
-several of them: the second is called `NAME_2`. (Overloads of one name onnxruntime takes for the
-last one of them before 1.24, and says nothing.)
+several of them: the second is called `NAME_2`. (Overloads of one name onnxruntime 1.23 takes for
+the last one of them, and says nothing.)
 """
 
 from __future__ import annotations
