@@ -23,7 +23,8 @@ from tests.tolerances import assert_close
 
 def test_the_exported_step_trains_as_the_trainer_does(tmp_path: Path) -> None:
     """With onnxruntime and numpy alone, bit for bit."""
-    ours = Trainer(recipe(optimizer=adamw(cosine(1e-2, warmup=2, steps=20)), clip_norm=1.0))
+    declared = recipe(optimizer=adamw(cosine(1e-2, warmup=2, steps=20)), clip_norm=1.0)
+    ours = Trainer(declared, native=False)
     state_file, path = export(ours.recipe, tmp_path / "step.onnx", to="step")
     assert state_file == state_path(path) == tmp_path / "step.state.safetensors"
     history = ours.fit(data(), epochs=3)
