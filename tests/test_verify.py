@@ -56,14 +56,14 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(importlib, "import_module", missing)
     found, skipped = all_backends()
-    assert all(isinstance(backend, OnnxRuntime) for backend in found)
+    assert all(isinstance(backend, OnnxRuntime | Native) for backend in found)
     assert any("torch, which is not installed; pip install" in text for text in skipped)
 
 
 def test_a_python_without_torchscript(monkeypatch: pytest.MonkeyPatch, torchscript: Any) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
     found, skipped = all_backends()
-    assert all(isinstance(backend, OnnxRuntime) for backend in found)
+    assert all(isinstance(backend, OnnxRuntime | Native) for backend in found)
     assert any("no TorchScript for Python 3.14; --to pt2" in text for text in skipped)
 
 
