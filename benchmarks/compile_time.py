@@ -61,6 +61,7 @@ def _fresh(code: str) -> float:
     run = [sys.executable, "-c", code]
     # Installed packages have their bytecode beside them, whatever this shell says of new one.
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    kept["NNCOMPILE_CACHE"] = "off"  # what is measured is compiled
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=kept)
     return float(done.stdout)
 
