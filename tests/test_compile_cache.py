@@ -262,6 +262,21 @@ def test_commands(tmp_path: Path, cache: Path) -> None:
     assert edited.exit_code == 0
 
 
+def test_a_file_for_inference(tmp_path: Path, cache: Path) -> None:
+    """Its nodes come from the cache, and its weights from whoever exports it."""
+    file = written(tmp_path, GOOD)
+    contents = []
+    for options in ((), (), ("--no-cache",)):
+        succeeds("compile", file, "--initial", "-o", tmp_path / "net.onnx", *options)
+        contents.append((tmp_path / "net.onnx").read_bytes())
+    assert contents[1:] == contents[:-1]
+    assert len(files(cache)) == 1
+    file.write_text(file.read_text().replace("epochs=8", "epochs=8, seed=1"))
+    succeeds("compile", file, "--initial", "-o", tmp_path / "net.onnx")
+    assert len(files(cache)) == 1
+    assert (tmp_path / "net.onnx").read_bytes() != contents[0]
+
+
 def test_the_doctor_says_where_it_is(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_hit(recipe())
     found = doctor._compile_cache()

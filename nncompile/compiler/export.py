@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nncompile.backends.onnx import OPSET, check, to_model, without_weights, write
+from nncompile.backends.onnx import OPSET, check, from_bytes, to_model, without_weights, write
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
 from nncompile.compiler.companions import companion, save_beside
 from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model, compile_step
 from nncompile.compiler.originals import export_original
-from nncompile.compiler.stages import Report
+from nncompile.compiler.stages import Report, Target
 from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
@@ -297,11 +297,15 @@ def _export_model(
     external_data: bool | Path_ | None,
     seed: int,
 ) -> tuple[Path, ...]:
-    model, opset, report = compiled.source, compiled.opset, compiled.report
+    model, opset = compiled.source, compiled.opset
     if to in _TORCH_TARGETS and external_data:
         raise ModelError(f"{_TORCH_TARGETS[to]} holds its weights", hint="leave external_data out")
     if isinstance(external_data, bool | None):
-        graph, weights = _inference_with_weights(compiled, parameters, seed)
+        graph, weights = _with_weights(compiled, parameters, seed)
+        if to == "onnx" and not external_data and _size(weights) <= LIMIT:
+            return (_export_whole(compiled, path, graph, weights),)
+        graph = compiled.optimized(model.name, graph)
+        weights = {name: x for name, x in weights.items() if name in graph.leaves}
     else:  # weights that have a place of their own stay as they are
         graph = compiled.graph
         weights = weights_of(model, graph, parameters, seed)
@@ -309,18 +313,11 @@ def _export_model(
         backend = torch_backend()
         serialize = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
         return (write_atomically(path, bytes(serialize(graph, weights))),)
-    size = sum(x.nbytes for x in weights.values())
     if external_data is None:
-        external_data = size > LIMIT
+        external_data = _size(weights) > LIMIT
     if external_data is False:
-        _check_size(size, "external_data=True writes them beside it")
-        with report.stage("lowering"):
-            types = {name: graph.leaves[name].type for name in weights}
-            proto = to_model(graph, opset, types, model.metadata)
-        report.nodes[f"{model.name}, ONNX"] = len(proto.graph.node)
-        with report.stage("checking"):
-            check(without_weights(proto, weights))
-        return (write_atomically(path, lambda file: write(proto, file, weights)),)
+        _check_size(_size(weights), "external_data=True writes them beside it")
+        return (_export_whole(compiled, path, graph, weights),)
 
     def bound(file: Path, directory: Path) -> bytes:
         """The model in `directory`, of the weights in `file` and of no others."""
@@ -348,14 +345,38 @@ def _check_size(size: int, hint: str) -> None:
         )
 
 
-def _inference_with_weights(
+def _size(weights: Mapping[str, Array]) -> int:
+    return sum(x.nbytes for x in weights.values())
+
+
+def _export_whole(
+    compiled: CompiledModel, path: Path, graph: Graph, weights: Mapping[str, Array]
+) -> Path:
+    """Writes one file of an inference graph, which may be compiled already, and its weights."""
+    model = compiled.source
+    metadata = dict(model.metadata)
+    target = Target(
+        model.name,
+        graph,
+        lambda: compiled.optimized(model.name, graph),
+        metadata,
+        lambda _: metadata,
+        weights=tuple(weights),
+    )
+    proto = from_bytes(compiled.made(target).content)
+    names = {tensor.name for tensor in proto.graph.initializer}
+    needed = {name: x for name, x in weights.items() if name in names}
+    with compiled.report.stage("checking"):
+        check(without_weights(proto, needed))
+    return write_atomically(path, lambda file: write(proto, file, needed))
+
+
+def _with_weights(
     compiled: CompiledModel, parameters: ParameterSet | None, seed: int
 ) -> tuple[Graph, dict[str, Array]]:
-    """The inference graph and its weights. All that follows from weights alone is computed: batch
-    normalization is part of the products before it."""
+    """The inference graph before the passes, and its weights. All that follows from weights alone
+    is computed: batch normalization is part of the products before it."""
     model = compiled.source
     with compiled.report.stage("folding"):
         graph = fold_normalization(model.inference())
-        graph, weights = bake(graph, weights_of(model, graph, parameters, seed))
-    graph = compiled.optimized(model.name, graph)
-    return graph, {name: x for name, x in weights.items() if name in graph.leaves}
+        return bake(graph, weights_of(model, graph, parameters, seed))

@@ -54,8 +54,8 @@ class Target:
     `metadata` gives that of the file by the optimized graph, and `depends` is all that it and
     `about` depend on beside the source. `about` gives what else is to be known of the optimized
     graph and the bounds of its sizes, as JSON has it. `is_bounded` is for small sizes alone, with
-    bounds; `sizes` are expected ones, and with `kernels` there are calls of native kernels. See
-    `to_model`.
+    bounds; `sizes` are expected ones, and with `kernels` there are calls of native kernels. Those
+    of `weights` that are needed are in the file, without elements. See `to_model`.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Target:
     sizes: Mapping[sp.Symbol, int] = field(default_factory=dict)
     is_bounded: bool = False
     kernels: bool = False
+    weights: tuple[str, ...] = ()
 
 
 @dataclass
@@ -94,10 +95,12 @@ class Stages:
         bounds: dict[Dim, int] | None = None,
         sizes: Mapping[sp.Symbol, int] | None = None,
         kernels: bool = False,
+        weights: Collection[str] = (),
     ) -> Any:
         """The `onnx.ModelProto` of an optimized graph."""
+        types = {name: graph.leaves[name].type for name in weights if name in graph.leaves}
         with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, None, metadata, bounds, sizes, kernels)
+            model = to_model(graph, self.opset, types, metadata, bounds, sizes, kernels)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
 
@@ -126,7 +129,12 @@ class Stages:
         graph = target.optimized()
         bounds: dict[Dim, int] = {}
         metadata = target.metadata and target.metadata(graph)
-        options = (bounds if target.is_bounded else None, target.sizes, target.kernels)
+        options = (
+            bounds if target.is_bounded else None,
+            target.sizes,
+            target.kernels,
+            target.weights,
+        )
         model = self.lowered(target.name, graph, metadata, *options)
         begins = f"{target.name}, "
         nodes = {n: count for n, count in self.report.nodes.items() if n.startswith(begins)}
@@ -141,5 +149,6 @@ class Stages:
             "sizes": {str(name): size for name, size in target.sizes.items()},
             "bounded": target.is_bounded,
             "kernels": target.kernels,
+            "weights": target.weights,
             "depends": target.depends,
         }

@@ -50,8 +50,8 @@ TABLES = (
     ),
     Fault(
         "nncompile/compiler/export.py",
-        "proto = to_model(graph, opset, types, model.metadata)",
-        "proto = to_model(graph, opset, types)",
+        "        lambda _: metadata,\n        weights",
+        "        None,\n        weights",
         VOCABULARY,
     ),
     # Pickling.
