@@ -75,6 +75,8 @@ def test_an_operation_is_that_of_onnx(operator: str, letter: str) -> None:
     model = called("Elementwise", arrays, attributes, body)
     expected = run(model, feeds(arrays))["y0"]
     found = run(model, feeds(arrays), with_library=True)["y0"]
+    if operator == "Erf":  # of NaN, onnxruntime 1.23 makes a number
+        expected = np.where(np.isnan(arrays[0]), np.float32(np.nan), expected)
     rtol, atol = ROUGH.get(operator, (0.0, 0.0))
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
