@@ -7,9 +7,13 @@ namespace nnk::NNK_NAMESPACE {
 namespace {
 
 // How many parts of the batch are summed on their own: as many as make work for threads, and few
-// enough that adding them up costs little. It does not depend on the number of threads.
+// enough that adding them up costs little time and memory. It does not depend on the number of
+// threads.
 long batch_parts(const Convolution& c, const Shape& s) {
-  return most(1, least(least(8, c.batch), c.batch * s.result / 1200));
+  constexpr long kPixels = 1200, kFloats = 4 << 20;
+  const long worth_it = least(c.batch * s.result / kPixels,
+                              kFloats / most(1, c.outputs * s.ins * s.taps));
+  return most(1, least(least(8, c.batch), worth_it));
 }
 
 // Where each product of a channel and a tap reads, from a pixel's place; the last one is repeated.
