@@ -13,25 +13,21 @@ namespace nnk::NNK_NAMESPACE {
 
 constexpr long kBeyond = 64;  // floats behind a field that may be read, and are not used
 
+constexpr long kRemainders = 8;  // of a stride; all rows are read where it is larger
+
 // How a field is laid out, and what of an image goes where.
 struct Field {
   long size[3];    // of the image
   long before[3];  // zeros before it
   long extent[3];  // of the field
   long stride;     // along the last axis
-  long row_stride[2], reach[2], gap[2];  // along the others: which rows are read, see `is_read`
+  long row_stride[2];  // along the others
+  bool read[2][kRemainders];  // whether a tap falls on rows of a remainder modulo that
   long phase;      // elements of one remainder
   long pitch;      // from row to row
   long plane;      // from channel to channel
 
   long row(long z, long y) const { return (z * extent[1] + y) * pitch; }
-
-  // Whether a row of that number is one that a tap falls on.
-  bool is_read(int axis, long at) const {
-    for (long k = 0; k < reach[axis]; k++)
-      if ((at - k * gap[axis]) % row_stride[axis] == 0) return true;
-    return false;
-  }
 
   // Whether the image itself will do.
   bool is_image() const {
@@ -52,9 +48,11 @@ inline Field field_of_input(const Convolution& c) {
         (c.result[axis] - 1) * c.stride[axis] + (c.kernel[axis] - 1) * c.dilation[axis] + 1;
   }
   for (int axis = 0; axis < 2; axis++) {
-    f.row_stride[axis] = c.stride[axis];
-    f.reach[axis] = c.kernel[axis];
-    f.gap[axis] = c.dilation[axis];
+    const bool is_small = c.stride[axis] <= kRemainders;
+    f.row_stride[axis] = is_small ? c.stride[axis] : 1;
+    f.read[axis][0] = !is_small;
+    for (long k = 0; is_small && k < c.kernel[axis]; k++)
+      f.read[axis][k * c.dilation[axis] % c.stride[axis]] = true;
   }
   f.stride = c.stride[2];
   f.phase = parts(f.extent[2], f.stride);
@@ -85,7 +83,10 @@ inline Field field_of_gradient(const Convolution& c) {
     f.before[axis] = most_back;
     f.extent[axis] = last + most_back + 1;
   }
-  for (int axis = 0; axis < 2; axis++) f.row_stride[axis] = f.reach[axis] = f.gap[axis] = 1;
+  for (int axis = 0; axis < 2; axis++) {
+    f.row_stride[axis] = 1;
+    f.read[axis][0] = true;
+  }
   f.stride = 1;
   f.phase = f.pitch = f.extent[2];
   if (f.is_image()) {
@@ -155,16 +156,21 @@ inline void zip(const float* even, const float* odd, long count, float* to) {
 
 // `channels` images, one behind the other, to a field whose zeros are there already.
 inline void fill(const Field& f, const float* from, long channels, float* to) {
-  for (long c = 0; c < channels; c++) {
-    for (long z = 0; z < least(f.size[0], f.extent[0] - f.before[0]); z++) {
-      if (!f.is_read(0, z + f.before[0])) continue;
-      for (long y = 0; y < least(f.size[1], f.extent[1] - f.before[1]); y++) {
-        if (!f.is_read(1, y + f.before[1])) continue;
-        fill_row(f, from + ((c * f.size[0] + z) * f.size[1] + y) * f.size[2],
-                 to + c * f.plane + f.row(z + f.before[0], y + f.before[1]));
+  const long depth = least(f.size[0], f.extent[0] - f.before[0]);
+  const long rows = least(f.size[1], f.extent[1] - f.before[1]);
+  for (long c = 0; c < channels; c++)
+    for (long z = 0; z < depth; z++) {
+      if (!f.read[0][(z + f.before[0]) % f.row_stride[0]]) continue;
+      const float* row = from + (c * f.size[0] + z) * f.size[1] * f.size[2];
+      float* to_row = to + c * f.plane + f.row(z + f.before[0], f.before[1]);
+      long remainder = f.before[1] % f.row_stride[1];
+      for (long y = 0; y < rows; y++) {
+        if (f.read[1][remainder]) fill_row(f, row, to_row);
+        if (++remainder == f.row_stride[1]) remainder = 0;
+        row += f.size[2];
+        to_row += f.pitch;
       }
     }
-  }
 }
 
 }  // namespace nnk::NNK_NAMESPACE
