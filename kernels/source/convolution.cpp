@@ -29,6 +29,11 @@ struct Blocks {
         step(depth * size),
         weights(nullptr) {}
 
+  // About how many tiles of a block are computed for so many pixels.
+  long tiles(long pixels) const {
+    return pixels / (few ? kLanes * segments_at_once(kFew) : pixels_at_once(size > kLanes ? 2 : 1));
+  }
+
   // Weights of which a channel's are `across` apart to [depth][size].
   void pack(const float* from, long across, long channels, long depth, long readable,
             float* to) const {
@@ -96,14 +101,19 @@ bool forward(Parallel& parallel, const Convolution& c, const float* x, const flo
       enough = false;
       return;
     }
+    Ahead ahead;
     for (long task = begin; task < end; task++) {
       const long first = task / all * at_once, images = least(at_once, c.batch - first);
       const long of_block = task % all, group = of_block / blocks.per_group;
       const long start = of_block % blocks.per_group * blocks.size;
       const float* from = fields.of(x, first, images, group);
+      if (!of_block)
+        ahead.begin(x + (first + images) * c.channels * s.size, images * c.channels * s.size,
+                    all * blocks.tiles(images * s.result));
       float* to = y + ((first * c.groups + group) * s.outs + start) * s.result;
       const Block block{sum, blocks.weights + of_block * blocks.step,
-                        biases + of_block * blocks.size, least(blocks.size, s.outs - start)};
+                        biases + of_block * blocks.size, least(blocks.size, s.outs - start),
+                        &ahead};
       for (long z = 0; z < c.result[0]; z++)
         for (long row = 0; row < c.result[1]; row += chunks.rows)
           for (long i = 0; i < chunks.width; i += chunks.segment)
@@ -201,16 +211,20 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
       enough = false;
       return;
     }
+    Ahead ahead;
     for (long task = begin; task < end; task++) {
       const long first = task / all * at_once, images = least(at_once, c.batch - first);
       const long of_block = task % all, group = of_block / blocks.per_group;
       const long start = of_block % blocks.per_group * blocks.size;
       const float* from = fields.of(y_gradient, first, images, group);
+      if (!of_block)
+        ahead.begin(y_gradient + (first + images) * c.outputs * s.result,
+                    images * c.outputs * s.result, all * blocks.tiles(images * s.size));
       float* to = x_gradient + ((first * c.groups + group) * s.ins + start) * s.size;
       const long image_step = c.channels * s.size;
       Block block{{nullptr, 0, s.outs, f.plane, s.taps * blocks.size},
                   blocks.weights + of_block * blocks.step, zeros,
-                  least(blocks.size, s.ins - start)};
+                  least(blocks.size, s.ins - start), &ahead};
       // A chunk of rows `step` apart, of pixels that the same taps meet.
       const auto chunk = [&](long phase, const float* at, long rows, long width, Target target) {
         block.sum.taps = of_phase[phase].taps;

@@ -112,6 +112,7 @@ bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const
       enough = false;
       return;
     }
+    Ahead inputs, gradients;
     // The sums of one block over some images.
     const auto weigh = [&](const float* from, long first, long images, long channel, long count,
                            bool add, float* to) {
@@ -134,6 +135,8 @@ bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const
             for (long j = 0; j < padded; j += taps) {
               const float* pointers[16];
               for (long r = 0; r < taps; r++) pointers[r] = seen + reach[j + r];
+              inputs.fetch();
+              gradients.fetch();
               tile(pointers, rows, turned, add, to + j * kBlock);
             }
           }
@@ -146,6 +149,12 @@ bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const
       for (long n = first; n < last; n += at_once) {
         const long images = least(at_once, last - n);
         const float* from = fields.of(x, n, images, group);
+        const long calls = (next - task) * c.result[0] * parts(c.result[1], rows_at_once) *
+                           parts(width, segment) * groups;
+        const long following = n + images;
+        inputs.begin(x + following * c.channels * s.size, images * c.channels * s.size, calls);
+        gradients.begin(y_gradient + following * c.outputs * s.result,
+                        images * c.outputs * s.result, calls);
         for (long each = task; each < next; each++) {
           const long start = each % blocks * kBlock;
           weigh(from, n, images, group * s.outs + start, least(kBlock, s.outs - start), n > first,

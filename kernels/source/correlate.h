@@ -118,6 +118,7 @@ struct Block {
   const float* weights;
   const float* bias;
   long channels;  // of results, at most kBlock
+  Ahead* ahead;   // what is read next
 };
 
 // How many floats there must be room for behind the results: those of rows that fill up a tile.
@@ -126,7 +127,7 @@ constexpr long kSpareResults = 32 * kBlock;
 // Rows of pixels to [image][row][pixel][Vectors·kLanes].
 template <int Vectors>
 void correlate_rows(const Sum& s, const float* field, Rows r, const float* weights,
-                    const float* bias, bool add, float* to) {
+                    const float* bias, bool add, float* to, Ahead& ahead) {
   constexpr long kAtOnce = pixels_at_once(Vectors), kLane = Vectors * kLanes;
   if (r.row_step == r.width) {
     r.width *= r.rows;
@@ -141,6 +142,7 @@ void correlate_rows(const Sum& s, const float* field, Rows r, const float* weigh
         const long each = least(row + i, all - 1);
         from[i] = field + each / r.rows * r.image_step + each % r.rows * r.row_step;
       }
+      ahead.fetch();
       several.tile(s, from, weights, bias, add, to);
       to += several.rows * r.width * kLane;
     }
@@ -154,6 +156,7 @@ void correlate_rows(const Sum& s, const float* field, Rows r, const float* weigh
       const float* pixel = field + image * r.image_step + row * r.row_step;
       for (long i = 0; i < count; i++) {
         const long pixels = base + (i < longer);
+        ahead.fetch();
         (i < longer ? wide : tile)(s, &pixel, weights, bias, add, to);
         pixel += pixels;
         to += pixels * kLane;
@@ -180,9 +183,11 @@ inline void correlate(const Block& block, const float* field, Rows r, float* res
     const float* from = field + start * sum.plane;
     const float* by = block.weights + start * sum.weight_step;
     if (vectors == 2)
-      correlate_rows<2>(part, from, r, by, block.bias, start > 0, results);
+      correlate_rows<2>(part, from, r, by, block.bias, start > 0, results,
+                        *block.ahead);
     else
-      correlate_rows<1>(part, from, r, by, block.bias, start > 0, results);
+      correlate_rows<1>(part, from, r, by, block.bias, start > 0, results,
+                        *block.ahead);
   }
   if (target.row_step == r.width) {
     r.width *= r.rows;

@@ -128,6 +128,7 @@ inline void correlate_planes(const Block& block, const float* field, Rows r, Tar
         const long at = r.width < kLanes ? 0 : least(i, r.width - kLanes);
         segments[count++] = {from + at, to + at, least(kLanes, r.width)};
         if (count < at_once) continue;
+        block.ahead->fetch();
         tile(block, segments, target.channel_step);
         count = 0;
       }

@@ -81,6 +81,29 @@ inline __attribute__((always_inline)) void store_first(float* to, Vector value, 
 #endif
 }
 
+// Memory that is read soon, and is fetched into the second cache bit by bit meanwhile.
+class Ahead {
+ public:
+  // Of `count` floats from there on, in `calls` calls of `fetch`.
+  void begin(const float* from, long count, long calls) {
+    from_ = from;
+    left_ = count;
+    each_ = rounded_up(parts(count, most(1, calls)), kLine);
+  }
+
+  void fetch() {
+    const long count = least(each_, left_);
+    for (long i = 0; i < count; i += kLine) __builtin_prefetch(from_ + i, 0, 2);
+    from_ += count;
+    left_ -= count;
+  }
+
+ private:
+  static constexpr long kLine = 16;  // floats
+  const float* from_ = nullptr;
+  long left_ = 0, each_ = 0;
+};
+
 // The sum of the lanes, by halves.
 inline float total(Vector value) {
   float lanes[kLanes];
