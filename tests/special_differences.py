@@ -204,6 +204,11 @@ ALLOWED: tuple[Allowed, ...] = (
     ),
     Allowed("BatchNorm-?", "gradient *", BOTH, "*", "by way of such a mean", everywhere=False),
     Allowed("LayerNorm-?", "gradient *", BOTH, "*", "by way of such a mean", everywhere=False),
+    *_each(
+        ("BatchNormGradient-?", "LayerNormGradient-?"),
+        *("*", BOTH, "*", "terms of such a mean, or that overflow: ∞ − ∞ is NaN"),
+        everywhere=False,
+    ),
     Allowed("ChannelAffine-?", "value", ONNX, "*", "the kernel subtracts a mean: ∞ − ∞ is NaN"),
     Allowed(
         *("Attention-?", "*", TORCH, "*", "an infinite score is as good as a mask to the kernel"),

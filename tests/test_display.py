@@ -26,6 +26,12 @@ from nncompile.train.rates import learning_rate
 from tests.small_models import assert_same, data, perceptron, trainer
 
 
+@pytest.fixture(autouse=True)
+def _portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where native kernels are installed, a line says so first: see `tests/test_native.py`."""
+    monkeypatch.setenv("NNCOMPILE_NATIVE", "0")
+
+
 class Terminal(io.StringIO):
     """A stream that takes itself for a terminal."""
 

@@ -14,6 +14,7 @@ from nncompile.ir.dims import dim
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op
 from nncompile.ops.core.annotations import CustomVjp
+from nncompile.ops.loops.body import Body, formal
 from nncompile.ops.windows.pooling import Window
 
 
@@ -38,6 +39,8 @@ def _environment() -> dict[str, Any]:
         "dim": dim,
         **{s.op.gradient.__name__: s.op.gradient for s in CustomVjp.samples()},  # type: ignore[attr-defined]
         "items": items,
+        "Body": Body,
+        "formal": formal,
         "np": np,
         "ml_dtypes": ml_dtypes,
     }

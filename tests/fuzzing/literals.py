@@ -41,12 +41,24 @@ def formula_text(body: sp.Expr, names: Sequence[str], casts: bool) -> str:
             return f"({operands[0]} {_OPERATORS[name]} {operands[1]})"
         if name in _CASTS:
             return f"cast({operands[0]}, {_CASTS[name]})" if casts else operands[0]
+        if name == "where" and any(map(_is_truth, x.args[1:])):
+            operands[1:] = [_truth(a) if a.is_Integer else walk(a) for a in x.args[1:]]
         if name == "int_negative":
             return f"(-{operands[0]})"
         return f"{name}({', '.join(operands)})"
 
     text = walk(body)
     return text[1:-1] if text.startswith("(") and _closes_last(text) else text
+
+
+def _is_truth(x: sp.Expr) -> bool:
+    """Whether it is a truth value, as what is compared is."""
+    name = getattr(getattr(x, "meaning", None), "name", type(x).__name__)
+    return name.startswith(_TRUTHS)
+
+
+def _truth(x: sp.Expr) -> str:
+    return str(bool(x))
 
 
 def _closes_last(text: str) -> bool:
@@ -58,6 +70,7 @@ def _closes_last(text: str) -> bool:
     return False
 
 
+_TRUTHS = ("logical_", "less", "greater", "equal", "not_equal", "isnan", "isinf", "isfinite")
 _OPERATORS = {"int_add": "+", "int_subtract": "-", "int_multiply": "*", "int_power": "**"}
 _CASTS = {d.name: "boolean" if d.is_bool else d.short for d in DTYPES}
 

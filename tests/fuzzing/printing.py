@@ -6,7 +6,7 @@ Other nodes are written as their ops, applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import CompileError
@@ -16,6 +16,7 @@ from nncompile.ir.graph import Item, toposort
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import TupleType
 from nncompile.ops.loops.body import Body
+from nncompile.ops.loops.outlined import Outlined
 from nncompile.ops.loops.scan import Scan
 from tests.fuzzing.environment import environment, imports, op_name
 from tests.fuzzing.literals import array_text, feeds_text, formula_text, literal, slices, type_text
@@ -101,6 +102,9 @@ def _assignment(name: str, v: Value, names: Names) -> Iterator[str]:
     if isinstance(v.op, Scan):
         yield from _loop(name, v, names)
         return
+    if isinstance(v.op, Outlined):
+        yield from _outlined(name, v, names)
+        return
     text = _expression(v, [names[a] for a in v.args])
     several = isinstance(v.type, TupleType)
     yield f"{name} = items({text})" if several else f"{name} = {text}"
@@ -170,6 +174,27 @@ def _loop(name: str, v: Value, names: Names) -> Iterator[str]:
     carries = ", ".join(given[: op.carries])
     rows = ", ".join(given[op.carries : op.carries + op.elements])
     yield f"{name} = scan({name}_body, [{carries}], [{rows}], reverse={op.reverse})"
+
+
+def _outlined(name: str, v: Value, names: Names) -> Iterator[str]:
+    """A part as one op, with what it computes before it."""
+    op = v.op
+    assert isinstance(op, Outlined)
+    inner: Names = {x: f"{name}_{i}" for i, x in enumerate(op.body.formals)}
+    for i, (x, formal) in enumerate(list(inner.items())):
+        yield f"{formal} = formal({i}, {type_text(x.type)})"
+    formals = literal_names(inner.values())
+    yield from _lines(op.body.results, inner, f"{name}_v")
+    results = literal_names(inner[y] for y in op.body.results)
+    options = {k: x for k, x in op.attributes.items() if k != "body"}
+    fields = ", ".join(f"{k}={literal(x)}" for k, x in options.items())
+    call = f"{op_name(type(op))}(Body({formals}, {results}), {fields})"
+    yield f"{name} = items({call}({', '.join(names[a] for a in v.args)}))"
+
+
+def literal_names(names: Iterable[str]) -> str:
+    """A tuple of what has these names."""
+    return f"({''.join(f'{name}, ' for name in names)})"
 
 
 def op_text(op: Op) -> str:
