@@ -25,10 +25,21 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            if not gc.get_freeze_count():  # what somebody froze stays frozen
+            if not _somebody_froze():  # what is frozen stays so
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+
+
+_frozen: list[bool] = []
+
+
+def _somebody_froze() -> bool:
+    """Whether a program has ever frozen what it has. To count that takes as long as it is much, so
+    it is asked no more once it was found."""
+    if not _frozen and gc.get_freeze_count():
+        _frozen.append(True)
+    return bool(_frozen)
 
 
 kept = collection_paused
