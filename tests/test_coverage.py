@@ -14,6 +14,7 @@ import pytest
 
 import dsl
 from nncompile import optim, train
+from nncompile.compiler.cache_place import VARIABLE
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.pooling.average import AveragePool
@@ -96,6 +97,7 @@ def test_a_lowering_that_is_missing_turns_its_tick_red(
     torchscript: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(VARIABLE, "off")
     monkeypatch.delattr(AveragePool, method)
     found = cells(name, torchscript)
     assert found["runs"] == TICK
@@ -111,6 +113,7 @@ def test_a_lowering_that_is_missing_turns_trainings_red(
     torchscript: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv(VARIABLE, "off")  # or what another test compiled is found
     for op_type in (MatMul, Gemm):
         monkeypatch.delattr(op_type, method)
     assert cells(name, torchscript)[column].startswith(CROSS)
