@@ -44,7 +44,10 @@ def examples(count: int = 40) -> dict[str, Any]:
     return {"x": x, "label": generator.integers(0, 10, count)}
 
 
-def test_a_profile_has_the_lines_of_the_model_and_leaves_the_training_alone() -> None:
+def test_a_profile_has_the_lines_of_the_model_and_leaves_the_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NNCOMPILE_CACHE", "off")
     # Native kernels are so fast here that the convolution is not what takes longest.
     recipe = training(images, optimizer=adam(1e-3), batch_size=16)
     trainer = Trainer(recipe, threads=1, native=False)
