@@ -44,10 +44,7 @@ def examples(count: int = 40) -> dict[str, Any]:
     return {"x": x, "label": generator.integers(0, 10, count)}
 
 
-def test_a_profile_has_the_lines_of_the_model_and_leaves_the_training_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("NNCOMPILE_CACHE", "off")
+def test_a_profile_has_the_lines_of_the_model_and_leaves_the_training_alone() -> None:
     # Native kernels are so fast here that the convolution is not what takes longest.
     recipe = training(images, optimizer=adam(1e-3), batch_size=16)
     trainer = Trainer(recipe, threads=1, native=False)
@@ -162,6 +159,8 @@ def test_what_measuring_takes_is_taken_off_all_alike() -> None:
     assert _without_overhead({"a": 5.0, "b": 3.0, "c": 2.0}, 7.0) == {"a": 4.0, "b": 2.0, "c": 1.0}
     assert _without_overhead({"a": 5.0, "b": 1.0}, 1.0) == {"a": 1.0, "b": 0.0}  # no less than none
     assert _without_overhead({"a": 5.0, "b": 1.0}, 9.0) == {"a": 5.0, "b": 1.0}
+    # On a busy machine nodes seem a hundred times as long: none of them vanishes.
+    assert _without_overhead({"a": 805.0, "b": 205.0}, 10.0) == {"a": 8.0, "b": 2.0}
 
 
 @pytest.mark.slow

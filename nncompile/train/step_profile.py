@@ -166,7 +166,8 @@ def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _without_overhead(nodes: Mapping[str, float], step: float) -> dict[str, float]:
     """The times of nodes without what it took to measure them: where they add up to more than a
-    step, they are that much too long, each by the same, or by all that it is."""
+    step, they are that much too long, each by the same, or by all that it is. What is more than
+    measuring takes was other work on the machine, of which each node has its share."""
     ordered = sorted(nodes.values())
     total, overhead = sum(ordered), 0.0
     for i, shortest in enumerate(ordered):  # of those that are left, after the i shorter ones
@@ -175,7 +176,11 @@ def _without_overhead(nodes: Mapping[str, float], step: float) -> dict[str, floa
         if overhead <= shortest:
             break
         total -= shortest
-    return {name: max(0.0, microseconds - overhead) for name, microseconds in nodes.items()}
+    overhead = min(overhead, _OVERHEAD)
+    own = {name: max(0.0, microseconds - overhead) for name, microseconds in nodes.items()}
+    left_over = sum(own.values())
+    share = min(1.0, step / left_over) if left_over else 1.0
+    return {name: microseconds * share for name, microseconds in own.items()}
 
 
 def _first_batch(
