@@ -12,6 +12,22 @@ from nncompile.ir.op import Backward, Value, apply
 from nncompile.ir.transform import replace
 
 
+class Composed:
+    """A base of ops that are lowered as what `composed` makes of their arguments."""
+
+    def composed(self, *arguments: Any) -> Sequence[Value]:
+        """The results as values of the arguments."""
+        raise NotImplementedError
+
+    def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
+        """The names of the results, each node lowered by its own op."""
+        return composed_onnx(o, self.composed, *names)
+
+    def torch(self, t: TorchEmitter, *names: str) -> tuple[str, ...]:
+        """The same in TorchScript."""
+        return composed_torch(t, self.composed, *names)
+
+
 def composed_onnx(
     o: OnnxEmitter, function: Callable[..., Sequence[Value]], *names: str
 ) -> tuple[str, ...]:

@@ -12,18 +12,17 @@ from typing import Any, Self
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import sqrt
-from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Graph, Input, between, items
 from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Backward, Op, Sample, Value, apply
 from nncompile.ir.precision import computed
 from nncompile.ir.transform import rebuilt, replace
 from nncompile.ir.types import TupleType, Type, f32
-from nncompile.ops.core.composition import composed_onnx, composed_torch
-from nncompile.ops.loops.body import Body, binder, formal, fresh
+from nncompile.ops.core.composition import Composed, composed_pullback
+from nncompile.ops.loops.body import Body, binder, formal
 
 
-class Outlined(Op, Native):
+class Outlined(Composed, Op, Native):
     """What `body` computes of its arguments, which the native kernel of that name computes, too.
     `options` are the attributes of the kernel."""
 
@@ -39,9 +38,9 @@ class Outlined(Op, Native):
         if all(a == f.type for a, f in zip(arguments, formals, strict=True)):
             return TupleType(tuple(v.type for v in self.body.results))
         leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(arguments)]
-        return TupleType(tuple(v.type for v in self.results(*leaves)))
+        return TupleType(tuple(v.type for v in self.composed(*leaves)))
 
-    def results(self, *arguments: Value) -> list[Value]:
+    def composed(self, *arguments: Value) -> list[Value]:
         """The results as values of the graph that the op stands for."""
         return replace(self.body.results, dict(zip(self.body.formals, arguments, strict=True)))
 
@@ -52,15 +51,7 @@ class Outlined(Op, Native):
         return dataclasses.replace(self, body=Body.of(change(self.body.graph)))
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> list[Value | None]:
-        leaves = [binder(fresh("outlined"), a.type) for a in y.args]
-        seeds: dict[Value, Value] = {}
-        for result, cotangent in zip(self.results(*leaves), g, strict=True):
-            if cotangent is not None:
-                seeds[result] = seeds[result] + cotangent if result in seeds else cotangent
-        real = [leaf for leaf in leaves if leaf.dtype.is_float]
-        arguments = dict(zip(leaves, y.args, strict=True))
-        found = dict(zip(real, replace(backward(seeds, real), arguments), strict=True))
-        return [found.get(leaf) for leaf in leaves]
+        return composed_pullback(backward, self.composed, g, y)
 
     def native(self, *types: Any) -> Kernel | None:
         return Kernel(self.kernel, **dict(self.options))
@@ -71,12 +62,6 @@ class Outlined(Op, Native):
             if v not in known:
                 known[v] = computed(v.op, v.type, *(known[a] for a in v.args))
         return tuple(known[v] for v in self.body.results)
-
-    def onnx(self, o: OnnxEmitter, *args: str) -> tuple[str, ...]:
-        return composed_onnx(o, self.results, *args)
-
-    def torch(self, t: TorchEmitter, *args: str) -> tuple[str, ...]:
-        return composed_torch(t, self.results, *args)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -106,13 +91,13 @@ class Elementwise(Outlined):
         if len(arguments) != self.shared + self.own * self.groups:
             raise ShapeError(f"{self.groups} groups of {self.own} got {len(arguments)} arguments")
         leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(arguments)]
-        return TupleType(tuple(v.type for v in self.results(*leaves)))
+        return TupleType(tuple(v.type for v in self.composed(*leaves)))
 
-    def results(self, *arguments: Value) -> list[Value]:
+    def composed(self, *arguments: Value) -> list[Value]:
         shared = arguments[: self.shared]
         found: list[Value] = []
         for start in range(self.shared, len(arguments), self.own):
-            found += super().results(*shared, *arguments[start : start + self.own])
+            found += super().composed(*shared, *arguments[start : start + self.own])
         return found
 
     def native(self, *types: Any) -> Kernel | None:

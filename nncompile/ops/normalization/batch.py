@@ -16,12 +16,11 @@ from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.dims import same_shape
-from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
 from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
-from nncompile.ops.core.composition import composed_onnx, composed_torch
+from nncompile.ops.core.composition import Composed
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
 from nncompile.ops.normalization.gradients import (
@@ -36,7 +35,10 @@ from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class BatchNorm(Op, Native):
+# Not ONNX's own operator: in training it writes the statistics over its inputs, the caller's arrays
+# (onnxruntime 1.31), is not to be relied on for other devices, and is hardly faster together with
+# the gradient.
+class BatchNorm(Composed, Op, Native):
     """x[N, C, *sizes] with the mean 0 and the variance 1 in each channel, times scale[C], plus
     bias[C]: `y = (x − m)/√(v + epsilon)·scale + bias`, `m` and `v` the mean and the mean square
     distance from it over all n examples and positions of the channel.
@@ -169,15 +171,6 @@ class BatchNorm(Op, Native):
         unbiased = batch_variance * number(n / max(n - 1, 1))
         old, new = number(1 - momentum), number(momentum)
         return y, mean * old + centre * new, variance * old + unbiased * new, centre, inverse
-
-    def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
-        # Not ONNX's own operator: in training it writes the statistics over its inputs, the
-        # caller's arrays (onnxruntime 1.31), is not to be relied on for other devices, and is
-        # hardly faster together with the gradient.
-        return composed_onnx(o, self.composed, *names)
-
-    def torch(self, t: TorchEmitter, *names: str) -> tuple[str, ...]:
-        return composed_torch(t, self.composed, *names)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -12,12 +12,11 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import maximum
 from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, product, same_shape
-from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Backward, Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.composition import composed_onnx, composed_pullback, composed_torch
+from nncompile.ops.core.composition import Composed, composed_pullback
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
 from nncompile.ops.reduction.moments import count_of
 from nncompile.ops.reduction.operands import require_real
@@ -26,7 +25,7 @@ from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class LayerNormGradient(Op, Native):
+class LayerNormGradient(Composed, Op, Native):
     """From the gradient at y of `LayerNorm`, and its x, m and 1/√(v + epsilon), and its scale where
     it has one: the gradients at x, at the scale, and at the bias where it has one (`bias`)."""
 
@@ -78,12 +77,6 @@ class LayerNormGradient(Op, Native):
         sums = (np.sum(g * unit, axes), np.sum(g, axes))[: len(scale) + self.bias]
         return (weighted - first - second * unit) * inverse, *sums
 
-    def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
-        return composed_onnx(o, self.composed, *names)
-
-    def torch(self, t: TorchEmitter, *names: str) -> tuple[str, ...]:
-        return composed_torch(t, self.composed, *names)
-
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         def types(x: Type) -> tuple[Type, ...]:
@@ -96,7 +89,7 @@ class LayerNormGradient(Op, Native):
         yield Sample(cls(True), (*types(f64["n", "k + 1"]), f64["k + 1"]))
 
 
-class BatchNormGradient(Op, Native):
+class BatchNormGradient(Composed, Op, Native):
     """From the gradient at y of `BatchNorm`, and its x, scale, m and 1/√(v + epsilon): the
     gradients at x, at the scale and at the bias."""
 
@@ -143,12 +136,6 @@ class BatchNormGradient(Op, Native):
         factor, shift = gain * inverse * inverse * projection / n, gain * total / n
         moved = distance * factor.reshape(channels) + shift.reshape(channels)
         return g * gain.reshape(channels) - moved, projection * inverse, total
-
-    def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
-        return composed_onnx(o, self.composed, *names)
-
-    def torch(self, t: TorchEmitter, *names: str) -> tuple[str, ...]:
-        return composed_torch(t, self.composed, *names)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
