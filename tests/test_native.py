@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ from nncompile.ir.op import apply
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, StepRunner
 from nncompile.runtime.native import (
+    INTERFACE,
     SWITCH,
     Library,
     NativeWarning,
@@ -163,7 +165,10 @@ def package(monkeypatch: Any, tmp_path: Any) -> Iterator[SimpleNamespace]:
     broken = tmp_path / "libnncompile_kernels.so"
     broken.write_bytes(b"no library")
     made = SimpleNamespace(
-        library=lambda: str(broken), instruction_set=lambda: "avx512", __version__="0"
+        library=lambda: str(broken),
+        instruction_set=lambda: "avx512",
+        __version__="0",
+        INTERFACE=INTERFACE,
     )
     monkeypatch.setitem(sys.modules, "nncompile_kernels", made)
     examined.cache_clear()
@@ -188,6 +193,31 @@ def test_a_package_that_fails_is_told_of(package: Any) -> None:
     package.library = failing
     with pytest.warns(NativeWarning, match="holds no library"):
         assert native_library() is None
+
+
+@pytest.mark.parametrize("interface", [None, INTERFACE + 1])
+def test_kernels_of_another_interface_are_left_out(package: Any, interface: int | None) -> None:
+    package.INTERFACE = interface
+    with pytest.warns(NativeWarning, match=rf"has interface {interface}, not {INTERFACE}: pip"):
+        assert native_library() is None
+
+
+@needs_library
+def test_instructions_that_there_are_not_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNCOMPILE_KERNELS_ISA", "avx9")
+    with pytest.warns(NativeWarning, match=r"ISA is 'avx9': this processor has"):
+        assert native_library() is not None
+
+
+@needs_library
+def test_a_library_that_is_cut_short_is_not_loaded(tmp_path: Path) -> None:
+    """To load it would end the process."""
+    import nncompile_kernels
+
+    short = tmp_path / Path(nncompile_kernels.library()).name
+    short.write_bytes(Path(nncompile_kernels.library()).read_bytes()[:5000])
+    with pytest.raises(OSError, match=r"has 5,000 bytes of .* install nncompile-kernels again"):
+        nncompile_kernels._check_size(short)
 
 
 def test_a_library_that_is_replaced_meanwhile_is_told_of(package: Any, tmp_path: Any) -> None:

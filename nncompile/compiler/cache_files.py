@@ -31,7 +31,7 @@ _ABANDONED = 3600.0  # seconds after which a file that is being written belongs 
 
 
 class CacheWarning(UserWarning):
-    """An entry of the compile cache was damaged and is made anew."""
+    """An entry of the compile cache was damaged and is made anew, or none can be written."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class CompileCache:
     beside its place and renamed, and what is read is checked.
 
     Beyond `limit` bytes those that were not used for the longest time are removed. What cannot be
-    written is not kept: a cache is never the reason that something fails.
+    written is not kept, as one warning says: a cache is never the reason that something fails.
     """
 
     def __init__(self, directory: Path, limit: int = LIMIT) -> None:
         self.directory, self.limit = directory, limit
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._remembered = 0  # bytes
+        self._can_write = True
         self._lock = Lock()
 
     def get(self, key: str) -> Entry | None:
@@ -90,9 +91,13 @@ class CompileCache:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside.write_bytes(data)
             os.replace(beside, self._file(key))
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
+            if self._can_write:
+                self._can_write = False  # and said once
+                reason = f"the compile cache {self.directory} cannot be written ({error.strerror})"
+                warn(f"{reason}: NNCOMPILE_CACHE names another directory, or is off", CacheWarning)
             return
         self._shrink()
 

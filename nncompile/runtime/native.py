@@ -16,12 +16,15 @@ PACKAGE = "nncompile_kernels"
 SWITCH = "NNCOMPILE_NATIVE"
 """The environment variable that is 0 where the kernels are not to be used."""
 DOMAIN = "nncompile.kernels"
+INTERFACE = 1
+"""That of the library which the files of this package call."""
+_ASKED = "NNCOMPILE_KERNELS_ISA"
 METADATA_KEY = f"{DOMAIN}.functions"
 _NAMES, _THREADS = f"{DOMAIN}.names", f"{DOMAIN}.threads"
 
 
 class NativeWarning(ModelWarning):
-    """Native kernels are installed, and cannot be used: models run without them."""
+    """Native kernels are installed, and cannot be used, or not as asked."""
 
 
 class Library(NamedTuple):
@@ -43,6 +46,10 @@ def native_library(asked: bool | None = None) -> Library | None:
     library, problem = examined()
     if problem is not None:
         _warn(problem)
+    instructions = os.environ.get(_ASKED, "")
+    if library is not None and instructions not in ("", library.instruction_set):
+        used = f"this processor has none such, native kernels use {library.instruction_set}"
+        warn(f"{_ASKED} is {instructions!r}: {used}", NativeWarning)
     return library
 
 
@@ -52,6 +59,10 @@ def examined() -> tuple[Library | None, str | None]:
     package: Any = installed(PACKAGE)
     if package is None:
         return None, None
+    interface = getattr(package, "INTERFACE", None)
+    if interface != INTERFACE:
+        found = f"nncompile-kernels {package.__version__} has interface {interface}"
+        return None, f"{found}, not {INTERFACE}: pip install --force-reinstall nncompile[native]"
     try:
         library = Library(package.library(), package.__version__, package.instruction_set())
         # What is not there for this runtime shows itself here.
