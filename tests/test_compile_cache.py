@@ -213,8 +213,9 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(VARIABLE, "~/mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_directory() == tmp_path / "mine"
-    monkeypatch.setenv(VARIABLE, "OFF")
-    assert cache_directory() is None
+    for off in ("OFF", "off", "0", "no", "False"):  # and no directory of that name
+        monkeypatch.setenv(VARIABLE, off)
+        assert cache_directory() is None
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_directory() == tmp_path / "xdg" / "nncompile"

@@ -127,7 +127,9 @@ def test_a_trainer_says_that_it_uses_them(capsys: Any, monkeypatch: Any) -> None
         np.testing.assert_allclose(trainer.params[path], x, rtol=1e-4, atol=1e-6)
     monkeypatch.setenv(SWITCH, "0")
     assert Trainer(recipe(adam(1e-2))).library is None
-    assert native_library() is None
+    for off in ("0", "no", "OFF", "False"):
+        monkeypatch.setenv(SWITCH, off)
+        assert native_library() is None
 
 
 @needs_library

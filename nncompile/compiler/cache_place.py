@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nncompile.compiler.cache_files import CompileCache
+from nncompile.diagnostics.switches import switched_off
 
 VARIABLE = "NNCOMPILE_CACHE"
-"""The environment variable that names the directory of the cache, or is `off`."""
+"""The environment variable that names the directory of the cache, or is `off` (or 0, no, false)."""
 
 OFF = "off"
 
@@ -22,9 +23,9 @@ def cache_directory() -> Path | None:
     It is what `NNCOMPILE_CACHE` says, else `nncompile` among the user's caches: in
     `XDG_CACHE_HOME`, or in `~/.cache`.
     """
-    chosen = os.environ.get(VARIABLE, "")
-    if chosen.lower() == OFF:
+    if switched_off(VARIABLE):
         return None
+    chosen = os.environ.get(VARIABLE, "")
     if chosen:
         return Path(chosen).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from nncompile.diagnostics.errors import ModelWarning, warn
 from nncompile.diagnostics.extras import installed
+from nncompile.diagnostics.switches import switched_off
 
 PACKAGE = "nncompile_kernels"
 SWITCH = "NNCOMPILE_NATIVE"
@@ -41,7 +42,7 @@ class Library(NamedTuple):
 def native_library(asked: bool | None = None) -> Library | None:
     """The library to use: None where it is not installed, where `asked` is False or the environment
     variable NNCOMPILE_NATIVE is 0, and, with a warning, where this onnxruntime does not take it."""
-    if asked is False or os.environ.get(SWITCH, "") in ("0", "no", "off", "false"):
+    if asked is False or switched_off(SWITCH):
         return None
     library, problem = examined()
     if problem is not None:
