@@ -17,6 +17,6 @@ OPTIMIZERS = {
 
 def recipe_of(workload: Workload) -> Recipe:
     """Its network, loss and optimizer."""
-    model = getattr(in_dsl, workload.network)(**workload.options)
+    model = in_dsl.NETWORKS[workload.network](**workload.options)
     optimizer = OPTIMIZERS[workload.optimizer](workload.learning_rate)
     return training(model, minimize="loss", optimizer=optimizer, batch_size=workload.batch)

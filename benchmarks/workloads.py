@@ -57,8 +57,9 @@ class Workload:
         return replace(self, options={**self.options, **self.fixed})
 
     def written_in(self, framework: Any) -> Callable[..., Any] | None:
-        """The function of that package that makes the network, if it has one."""
-        return getattr(framework, self.network, None)
+        """What makes the network in that package, if it has it."""
+        networks: Mapping[str, Callable[..., Any]] = framework.NETWORKS
+        return networks.get(self.network)
 
     def batches(self, count: int) -> list[Batch]:
         """Different random batches, the same in every run."""

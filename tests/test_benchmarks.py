@@ -256,13 +256,13 @@ def test_every_network_is_there_in_every_framework_with_the_same_options(
 ) -> None:
     pytest.importorskip(package)
     written = import_module(f"benchmarks.networks.{framework}")
-    for name in in_dsl.__all__:
-        ours, theirs = _options(getattr(in_dsl, name)), _options(getattr(written, name))
+    for name, network in in_dsl.NETWORKS.items():
+        ours, theirs = _options(network), _options(written.NETWORKS[name])
         assert ours == theirs, name
 
 
 def test_every_workload_is_of_a_network_and_an_optimizer_that_there_is() -> None:
-    assert {w.network for w in WORKLOADS} <= set(in_dsl.__all__)
+    assert {w.network for w in WORKLOADS} <= set(in_dsl.NETWORKS)
     assert {w.optimizer for w in WORKLOADS} <= set(LEARNING_RATES)
     keys = [w.key for w in WORKLOADS]
     assert len(set(keys)) == len(keys) and set(process.SUBJECTS) <= set(keys)

@@ -44,12 +44,7 @@ class JaxJit:
             raise Lacking(f"{workload.network} is not written in jax")
         return partial(network, **workload.options)
 
-    def on_device(self, workload: Workload, arrays: list[Array]) -> list[Any]:
-        """What a batch has, as the network takes it."""
-        put = self.jax.device_put
-        return [put(self.networks.fed(_narrow(x), workload.network)) for x in arrays]
-
-    def values(self, workload: Workload, state: State) -> tuple[dict[str, Any], dict[str, Any]]:
+    def values(self, state: State) -> tuple[dict[str, Any], dict[str, Any]]:
         """The parameters, and the running statistics: `weight` without its slot `weight.m`, and
         without the count of steps."""
         own = {n: a for n, a in state.items() if a.ndim and n.rpartition(".")[0] not in state}
@@ -69,7 +64,14 @@ def _narrow(array: Array) -> Array:
 class _Asynchronous:
     """A side whose calls return before they are done."""
 
-    last: Any = None
+    def __init__(self, peer: JaxJit, workload: Workload) -> None:
+        self.peer, self.workload = peer, workload
+        self.last: Any = None
+
+    def on_device(self, arrays: list[Array]) -> list[Any]:
+        """Arrays of a batch, as the network takes them."""
+        put, fed = self.peer.jax.device_put, self.peer.networks.fed
+        return [put(fed(_narrow(x), self.workload.network)) for x in arrays]
 
     def read(self, result: Any) -> Array:
         return np.asarray(result)
@@ -81,10 +83,9 @@ class _Asynchronous:
 
 class _Step(_Asynchronous):
     def __init__(self, peer: JaxJit, workload: Workload, state: State) -> None:
-        self.peer = peer
-        self.workload = workload
+        super().__init__(peer, workload)
         network = peer.network_of(workload)
-        parameters, running = peer.values(workload, state)
+        parameters, running = peer.values(state)
         initial, update = peer.updates.optimizer(workload.optimizer, workload.learning_rate)
         key = peer.jax.random.key(0, impl="rbg")
         self.state = (parameters, running, initial(parameters), key)
@@ -108,8 +109,8 @@ class _Step(_Asynchronous):
         self.step = peer.jax.jit(step, donate_argnums=0)
 
     def call(self, batch: Batch) -> Callable[[], Any]:
-        inputs = self.peer.on_device(self.workload, inputs_of(batch))
-        (target,) = self.peer.on_device(self.workload, [target_of(batch)])
+        inputs = self.on_device(inputs_of(batch))
+        (target,) = self.on_device([target_of(batch)])
 
         def called() -> Any:
             self.state, self.last = self.step(self.state, target, *inputs)
@@ -120,16 +121,15 @@ class _Step(_Asynchronous):
 
 class _Inference(_Asynchronous):
     def __init__(self, peer: JaxJit, workload: Workload, state: State) -> None:
-        self.peer = peer
-        self.workload = workload
+        super().__init__(peer, workload)
         network = peer.network_of(workload)
-        parameters, running = peer.values(workload, state)
+        parameters, running = peer.values(state)
         self.state = {**parameters, **running}
         scope = peer.networks.Scope
         self.network = peer.jax.jit(lambda values, *x: network(scope(values, False), *x))
 
     def call(self, batch: Batch) -> Callable[[], Any]:
-        inputs = self.peer.on_device(self.workload, inputs_of(batch))
+        inputs = self.on_device(inputs_of(batch))
 
         def called() -> Any:
             self.last = self.network(self.state, *inputs)

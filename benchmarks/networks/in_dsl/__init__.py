@@ -4,16 +4,11 @@ from benchmarks.networks.in_dsl.images import autoencoder, densenet, lenet, resn
 from benchmarks.networks.in_dsl.sequences import encoder, gpt, recurrent, temporal
 from benchmarks.networks.in_dsl.vectors import bag, perceptron
 
-__all__ = [
-    "autoencoder",
-    "bag",
-    "densenet",
-    "encoder",
-    "gpt",
-    "lenet",
-    "perceptron",
-    "recurrent",
-    "resnet",
-    "temporal",
-    "vgg",
-]
+NETWORKS = {
+    network.__name__: network
+    for network in (
+        *(autoencoder, densenet, lenet, resnet, vgg),
+        *(encoder, gpt, recurrent, temporal),
+        *(bag, perceptron),
+    )
+}

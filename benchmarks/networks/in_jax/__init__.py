@@ -8,19 +8,13 @@ from benchmarks.networks.in_jax.layers import Scope, fed, stored
 from benchmarks.networks.in_jax.sequences import encoder, gpt, recurrent, temporal
 from benchmarks.networks.in_jax.vectors import bag, perceptron
 
-__all__ = [
-    "Scope",
-    "autoencoder",
-    "bag",
-    "densenet",
-    "encoder",
-    "fed",
-    "gpt",
-    "lenet",
-    "perceptron",
-    "recurrent",
-    "resnet",
-    "stored",
-    "temporal",
-    "vgg",
-]
+__all__ = ["NETWORKS", "Scope", "fed", "stored"]
+
+NETWORKS = {
+    network.__name__: network
+    for network in (
+        *(autoencoder, densenet, lenet, resnet, vgg),
+        *(encoder, gpt, recurrent, temporal),
+        *(bag, perceptron),
+    )
+}
