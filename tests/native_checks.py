@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from nncompile.backends.onnx.native.functions import DOMAIN
+from nncompile.ir.native import DOMAIN
 
 IS_INSTALLED = importlib.util.find_spec("nncompile_kernels") is not None
 needs_library = pytest.mark.skipif(

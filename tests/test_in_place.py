@@ -12,8 +12,8 @@ from onnx import helper
 
 from dsl import adagrad, adam, adamw, lion, rmsprop, sgd, training
 from nncompile import StepRunner, Trainer, TrainingError
+from nncompile.ir.native import DOMAIN
 from nncompile.runtime.in_place import overwritten
-from nncompile.runtime.native import DOMAIN
 from tests.hand_made import FLOAT, build
 from tests.native_checks import needs_library
 from tests.small_models import data, perceptron

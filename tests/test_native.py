@@ -19,10 +19,11 @@ from dsl import Dense, Value, adam, adamw, cross_entropy, f32, i64, lion, model,
 from dsl import sum as total
 from nncompile import Trainer, export
 from nncompile.backends.onnx import check, to_model
-from nncompile.backends.onnx.native.functions import DOMAIN, MOST
+from nncompile.backends.onnx.native.functions import MOST
 from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import exp
 from nncompile.ir.graph import Graph, Input
+from nncompile.ir.native import DOMAIN
 from nncompile.ir.op import apply
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, StepRunner

@@ -23,8 +23,8 @@ from tests.op_types import Case, cases_of, registered_ops
 ROOT = Path(__file__).parent.parent
 # No kernel has this name; what the others compute is in tests of their own, too.
 NATIVE = [op for op in registered_ops() if issubclass(op, Native) and op is not Outlined]
-# Zeros between the elements of a strided gradient are multiplied with weights that are not finite.
 DEEP = (Gemm,)  # of which the samples are too small for a kernel
+# Weights that are not finite are multiplied with zeros around a gradient: see docs/native.md.
 BESIDE = ("ConvTranspose-1",)
 CASES = [
     pytest.param(case, id=case.name, marks=pytest.mark.slow if i > 1 else ())

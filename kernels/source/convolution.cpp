@@ -18,16 +18,25 @@ namespace {
 struct Blocks {
   bool few;         // neighbouring pixels are computed together, else channels
   long size;        // channels of a block
+  long channels;    // of a group
   long per_group;
+  long all;         // blocks of all groups
   long step;        // floats of a block's weights
   float* weights;   // [group][block][depth][size]
 
-  Blocks(long channels, long depth, long width)
-      : few(suits_planes(channels, width)),
+  Blocks(long groups, long of_group, long depth, long width)
+      : few(suits_planes(of_group, width)),
         size(few ? kFew : kBlock),
+        channels(of_group),
         per_group(parts(channels, size)),
+        all(groups * per_group),
         step(depth * size),
         weights(nullptr) {}
+
+  long group(long block) const { return block / per_group; }
+  // The first channel of a block within its group, and how many channels it has.
+  long start(long block) const { return block % per_group * size; }
+  long count(long block) const { return least(size, channels - start(block)); }
 
   // About how many tiles of a block are computed for so many pixels.
   long tiles(long pixels) const {
@@ -35,12 +44,12 @@ struct Blocks {
   }
 
   // Weights of which a channel's are `across` apart to [depth][size].
-  void pack(const float* from, long across, long channels, long depth, long readable,
+  void pack(const float* from, long across, long count, long depth, long readable,
             float* to) const {
     if (few)
-      pack_panel(from, across, 1, channels, depth, size, to);
+      pack_panel(from, across, 1, count, depth, size, to);
     else
-      transpose_in(from, across, channels, depth, readable, to, size);
+      transpose_in(from, across, count, depth, readable, to, size);
   }
 };
 
@@ -72,8 +81,8 @@ bool forward(Parallel& parallel, const Convolution& c, const float* x, const flo
   const Field f = field_of_input(c);
   const long depth = s.ins * s.taps;
   const Chunks chunks(c.result[2]);
-  Blocks blocks(s.outs, depth, chunks.width);
-  const long all = c.groups * blocks.per_group;
+  Blocks blocks(c.groups, s.outs, depth, chunks.width);
+  const long all = blocks.all;
   blocks.weights = scratch(kWeights, all * blocks.step + 1);
   float* biases = scratch(kBias, all * blocks.size);
   Tap* taps = reinterpret_cast<Tap*>(scratch(kTaps, s.taps * long(sizeof(Tap) / sizeof(float))));
@@ -81,9 +90,8 @@ bool forward(Parallel& parallel, const Convolution& c, const float* x, const flo
   for (long k = 0; k < s.taps; k++) taps[k] = {reach_of(c, f, k), k * blocks.size};
   parallel.run(all, 0.3 * c.outputs * depth, [&](long begin, long end) {
     for (long block = begin; block < end; block++) {
-      const long start = block % blocks.per_group * blocks.size;
-      const long first = block / blocks.per_group * s.outs + start;
-      const long count = least(blocks.size, s.outs - start);
+      const long first = blocks.group(block) * s.outs + blocks.start(block);
+      const long count = blocks.count(block);
       blocks.pack(w + first * depth, depth, count, depth, (c.outputs - first) * depth,
                   blocks.weights + block * blocks.step);
       for (long o = 0; o < blocks.size; o++)
@@ -104,16 +112,15 @@ bool forward(Parallel& parallel, const Convolution& c, const float* x, const flo
     Ahead ahead;
     for (long task = begin; task < end; task++) {
       const long first = task / all * at_once, images = least(at_once, c.batch - first);
-      const long of_block = task % all, group = of_block / blocks.per_group;
-      const long start = of_block % blocks.per_group * blocks.size;
+      const long of_block = task % all;
+      const long group = blocks.group(of_block), start = blocks.start(of_block);
       const float* from = fields.of(x, first, images, group);
       if (!of_block)
         ahead.begin(x + (first + images) * c.channels * s.size, images * c.channels * s.size,
                     all * blocks.tiles(images * s.result));
       float* to = y + ((first * c.groups + group) * s.outs + start) * s.result;
       const Block block{sum, blocks.weights + of_block * blocks.step,
-                        biases + of_block * blocks.size, least(blocks.size, s.outs - start),
-                        &ahead};
+                        biases + of_block * blocks.size, blocks.count(of_block), &ahead};
       for (long z = 0; z < c.result[0]; z++)
         for (long row = 0; row < c.result[1]; row += chunks.rows)
           for (long i = 0; i < chunks.width; i += chunks.segment)
@@ -164,8 +171,8 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
   const Field f = field_of_gradient(c);
   const long across = c.stride[2], step = c.stride[1];
   const Chunks chunks(across == 1 ? c.size[2] : parts(c.size[2], across));
-  Blocks blocks(s.ins, s.outs * s.taps, chunks.width);
-  const long all = c.groups * blocks.per_group, phases = product(c.stride);
+  Blocks blocks(c.groups, s.ins, s.outs * s.taps, chunks.width);
+  const long all = blocks.all, phases = product(c.stride);
   blocks.weights = scratch(kWeights, all * blocks.step);
   float* zeros = scratch(kBias, kBlock);
   const long tap_floats = s.taps * long(sizeof(Tap) / sizeof(float));
@@ -189,10 +196,10 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
   }
   parallel.run(all, 0.3 * c.outputs * s.ins * s.taps, [&](long begin, long end) {
     for (long block = begin; block < end; block++) {
-      const long start = block % blocks.per_group * blocks.size;
       for (long o = 0; o < s.outs; o++) {
-        const long first = ((block / blocks.per_group * s.outs + o) * s.ins + start) * s.taps;
-        blocks.pack(w + first, s.taps, least(blocks.size, s.ins - start), s.taps,
+        const long output = blocks.group(block) * s.outs + o;
+        const long first = (output * s.ins + blocks.start(block)) * s.taps;
+        blocks.pack(w + first, s.taps, blocks.count(block), s.taps,
                     c.outputs * s.ins * s.taps - first,
                     blocks.weights + block * blocks.step + o * s.taps * blocks.size);
       }
@@ -214,8 +221,8 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
     Ahead ahead;
     for (long task = begin; task < end; task++) {
       const long first = task / all * at_once, images = least(at_once, c.batch - first);
-      const long of_block = task % all, group = of_block / blocks.per_group;
-      const long start = of_block % blocks.per_group * blocks.size;
+      const long of_block = task % all;
+      const long group = blocks.group(of_block), start = blocks.start(of_block);
       const float* from = fields.of(y_gradient, first, images, group);
       if (!of_block)
         ahead.begin(y_gradient + (first + images) * c.outputs * s.result,
@@ -223,8 +230,7 @@ bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gra
       float* to = x_gradient + ((first * c.groups + group) * s.ins + start) * s.size;
       const long image_step = c.channels * s.size;
       Block block{{nullptr, 0, s.outs, f.plane, s.taps * blocks.size},
-                  blocks.weights + of_block * blocks.step, zeros,
-                  least(blocks.size, s.ins - start), &ahead};
+                  blocks.weights + of_block * blocks.step, zeros, blocks.count(of_block), &ahead};
       // A chunk of rows `step` apart, of pixels that the same taps meet.
       const auto chunk = [&](long phase, const float* at, long rows, long width, Target target) {
         block.sum.taps = of_phase[phase].taps;

@@ -21,6 +21,14 @@ NNK_INLINE float joined(float a, float b, float c) {
 #endif
 }
 
+// c₀·xⁿ + c₁·xⁿ⁻¹ + … + cₙ, from the highest power on (Horner).
+NNK_INLINE float polynomial(float, float sum) { return sum; }
+
+template <class... Floats>
+NNK_INLINE float polynomial(float x, float sum, float next, Floats... others) {
+  return polynomial(x, joined(sum, x, next), others...);
+}
+
 NNK_INLINE float of_bits(uint32_t bits) {
   float x;
   __builtin_memcpy(&x, &bits, sizeof x);
@@ -45,12 +53,8 @@ NNK_INLINE Power power_of_e(float x) {
   const float shifted = joined(x, 1.44269504f, 12582912.0f);  // 1.5·2²³: rounds to a whole number
   const float n = shifted - 12582912.0f;
   const float r = joined(n, 2.12194440e-4f, joined(n, -0.693359375f, x));
-  float series = 1.9841270e-4f;
-  series = joined(series, r, 1.3888889e-3f);
-  series = joined(series, r, 8.3333333e-3f);
-  series = joined(series, r, 4.1666667e-2f);
-  series = joined(series, r, 1.6666667e-1f);
-  series = joined(series, r, 0.5f);
+  const float series = polynomial(r, 1.9841270e-4f, 1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f,
+                                  1.6666667e-1f, 0.5f);
   return {joined(series * r, r, r) + 1.0f, int32_t(n)};
 }
 
@@ -78,10 +82,8 @@ NNK_INLINE float logarithm(float x) {
   const float m = of_bits(bits - (uint32_t(shift) << 23));
   const float e = float(shift) - (tiny ? 23.0f : 0.0f);
   const float f = m - 1.0f, s = f / (2.0f + f), z = s * s;
-  float series = 0.24279078841f;
-  series = joined(series, z, 0.28498786688f);
-  series = joined(series, z, 0.40000972152f);
-  series = joined(series, z, 0.66666662693f);
+  const float series = polynomial(z, 0.24279078841f, 0.28498786688f, 0.40000972152f,
+                                  0.66666662693f);
   const float half = 0.5f * f * f;
   const float value = e * 0.693359375f + (f - (half - (s * (half + series * z) - e * 2.12194440e-4f)));
   const float limit = x == 0.0f ? -__builtin_inff() : x < 0.0f ? __builtin_nanf("") : x;
@@ -91,11 +93,8 @@ NNK_INLINE float logarithm(float x) {
 // Near 0 by its series, else 1 − 2/(e^2|x| + 1), with the sign of x.
 NNK_INLINE float hyperbolic_tangent(float x) {
   const float size = x < 0 ? -x : x, z = x * x;
-  float series = -5.70498872745e-3f;
-  series = joined(series, z, 2.06390887954e-2f);
-  series = joined(series, z, -5.37397155531e-2f);
-  series = joined(series, z, 1.33314422036e-1f);
-  series = joined(series, z, -3.33332819422e-1f);
+  const float series = polynomial(z, -5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                                  1.33314422036e-1f, -3.33332819422e-1f);
   const float near = joined(series * z, x, x);
   const float bounded = size > 10.0f ? 10.0f : size;
   const float far = 1.0f - 2.0f / (exponential_within(2.0f * bounded) + 1.0f);
@@ -107,21 +106,12 @@ NNK_INLINE float logistic_function(float x) { return 1.0f / (1.0f + exponential(
 // Near 0 a series of odd powers, else 1 − e^−p(|x|).
 NNK_INLINE float error_function(float x) {
   const float size = x < 0 ? -x : x, z = x * x;
-  float near = -5.99104969e-4f;
-  near = joined(near, z, 4.99339588e-3f);
-  near = joined(near, z, -2.67667342e-2f);
-  near = joined(near, z, 1.12818025e-1f);
-  near = joined(near, z, -3.76124859e-1f);
-  near = joined(near, z, 1.28379151e-1f);
+  float near = polynomial(z, -5.99104969e-4f, 4.99339588e-3f, -2.67667342e-2f, 1.12818025e-1f,
+                          -3.76124859e-1f, 1.28379151e-1f);
   near = joined(near, x, x);
   const float bounded = size > 3.925f ? 3.925f : size;
-  float far = 1.72948930e-5f;
-  far = joined(far, bounded, -3.83208680e-4f);
-  far = joined(far, bounded, 3.88393435e-3f);
-  far = joined(far, bounded, -2.42545605e-2f);
-  far = joined(far, bounded, 1.06777847e-1f);
-  far = joined(far, bounded, 6.34846687e-1f);
-  far = joined(far, bounded, 1.28717512e-1f);
+  float far = polynomial(bounded, 1.72948930e-5f, -3.83208680e-4f, 3.88393435e-3f, -2.42545605e-2f,
+                         1.06777847e-1f, 6.34846687e-1f, 1.28717512e-1f);
   far = joined(far, bounded, bounded);
   far = 1.0f - exponential_within(-far);
   return size < 0.921875f ? near : x < 0 ? -far : far;

@@ -3,7 +3,6 @@
 #include <sstream>
 
 #include "dispatch.h"
-#include "recurrent.h"
 #include "scratch.h"
 
 namespace nnk {
@@ -37,7 +36,7 @@ void Recurrent::run(const Call& call) const {
   if (call.inputs() != int(takes_.size()) || call.outputs() != int(gives_.size()))
     throw Problem("a recurrent kernel whose attributes do not name its inputs and outputs");
   const Arrays arrays(*this, call);
-  if (!compute(call, arrays, reverse_)) throw Problem("not enough memory");
+  if (!compute(call, arrays)) throw Problem("not enough memory");
 }
 
 Recurrent::Arrays::Arrays(const Recurrent& kernel, const Call& call)
@@ -55,6 +54,7 @@ Recurrent::Arrays::Arrays(const Recurrent& kernel, const Call& call)
     if (x.rank == 3) time = x.sizes[0], batch = x.sizes[1];
     break;
   }
+  state = {batch, hidden}, stack = {time, batch, hidden}, rows = {time, batch, wide};
 }
 
 const float* Recurrent::Arrays::optional(const char* name, std::vector<int64_t> sizes) const {
@@ -82,6 +82,10 @@ const unsigned char* Recurrent::Arrays::present() const {
   return static_cast<const unsigned char*>(x.data);
 }
 
+Sequence Recurrent::Arrays::sequence() const {
+  return {time, batch, hidden, kernel_.reverse_, present()};
+}
+
 float* Recurrent::Arrays::output(const char* name, const std::vector<int64_t>& sizes,
                                  int slot) const {
   const int place = kernel_.place_of(kernel_.gives_, name);
@@ -95,63 +99,58 @@ float* Recurrent::Arrays::output(const char* name, const std::vector<int64_t>& s
   return data;
 }
 
-bool Lstm::compute(const Call& call, const Arrays& a, bool reverse) const {
-  const std::vector<int64_t> state{a.batch, a.hidden}, stack{a.time, a.batch, a.hidden};
+bool Lstm::compute(const Call& call, const Arrays& a) const {
   LstmForward x;
-  x.rows = a.input("rows", {a.time, a.batch, a.wide});
+  x.rows = a.input("rows", a.rows);
   x.bias = a.optional("bias", {a.wide});
   x.weight = a.input("weight", {a.hidden, a.wide});
-  x.h0 = a.input("h0", state), x.c0 = a.input("c0", state);
-  x.h_last = a.output("h_last", state, kFirst), x.c_last = a.output("c_last", state, kSecond);
-  x.h_before = a.output("h_before", stack), x.c_before = a.output("c_before", stack);
-  x.h_after = a.output("h_after", stack), x.c_after = a.output("c_after", stack);
-  x.i = a.output("i", stack), x.f = a.output("f", stack), x.g = a.output("g", stack);
-  x.o = a.output("o", stack), x.u = a.output("u", stack);
-  const Sequence s{a.time, a.batch, a.hidden, reverse, a.present()};
-  return table().recurrent->lstm(call.parallel, s, x);
+  x.h0 = a.input("h0", a.state), x.c0 = a.input("c0", a.state);
+  x.h_last = a.output("h_last", a.state, kFirst), x.c_last = a.output("c_last", a.state, kSecond);
+  x.h_before = a.output("h_before", a.stack), x.c_before = a.output("c_before", a.stack);
+  x.h_after = a.output("h_after", a.stack), x.c_after = a.output("c_after", a.stack);
+  x.i = a.output("i", a.stack), x.f = a.output("f", a.stack), x.g = a.output("g", a.stack);
+  x.o = a.output("o", a.stack), x.u = a.output("u", a.stack);
+  return table().recurrent->lstm(call.parallel, a.sequence(), x);
 }
 
-bool LstmBackward::compute(const Call& call, const Arrays& a, bool reverse) const {
-  const std::vector<int64_t> state{a.batch, a.hidden}, stack{a.time, a.batch, a.hidden};
+bool LstmBackward::compute(const Call& call, const Arrays& a) const {
   LstmGradient x;
   x.weight = a.input("weight", {a.hidden, a.wide});
-  x.c_before = a.input("c_before", stack), x.i = a.input("i", stack), x.f = a.input("f", stack);
-  x.g = a.input("g", stack), x.o = a.input("o", stack), x.u = a.input("u", stack);
-  x.d_after = a.optional("d_after", stack);
-  x.d_h = a.optional("d_h", state), x.d_c = a.optional("d_c", state);
-  x.d_rows = a.output("d_rows", {a.time, a.batch, a.wide}, kFirst);
-  x.d_h0 = a.output("d_h0", state, kSecond), x.d_c0 = a.output("d_c0", state, kThird);
-  const Sequence s{a.time, a.batch, a.hidden, reverse, a.present()};
-  return table().recurrent->lstm_gradient(call.parallel, s, x);
+  x.c_before = a.input("c_before", a.stack);
+  x.i = a.input("i", a.stack), x.f = a.input("f", a.stack), x.g = a.input("g", a.stack);
+  x.o = a.input("o", a.stack), x.u = a.input("u", a.stack);
+  x.d_after = a.optional("d_after", a.stack);
+  x.d_h = a.optional("d_h", a.state), x.d_c = a.optional("d_c", a.state);
+  x.d_rows = a.output("d_rows", a.rows, kFirst);
+  x.d_h0 = a.output("d_h0", a.state, kSecond), x.d_c0 = a.output("d_c0", a.state, kThird);
+  return table().recurrent->lstm_gradient(call.parallel, a.sequence(), x);
 }
 
-bool Gru::compute(const Call& call, const Arrays& a, bool reverse) const {
-  const std::vector<int64_t> state{a.batch, a.hidden}, stack{a.time, a.batch, a.hidden};
+bool Gru::compute(const Call& call, const Arrays& a) const {
   GruForward x;
-  x.rows = a.input("rows", {a.time, a.batch, a.wide});
+  x.rows = a.input("rows", a.rows);
   x.bias = a.optional("bias", {a.wide}), x.inner_bias = a.optional("inner_bias", {a.wide});
   x.weight = a.input("weight", {a.hidden, a.wide});
-  x.h0 = a.input("h0", state);
-  x.h_last = a.output("h_last", state, kFirst);
-  x.h_before = a.output("h_before", stack), x.h_after = a.output("h_after", stack);
-  x.r = a.output("r", stack), x.z = a.output("z", stack), x.z_rest = a.output("z_rest", stack);
-  x.n = a.output("n", stack), x.p = a.output("p", stack);
-  const Sequence s{a.time, a.batch, a.hidden, reverse, a.present()};
-  return table().recurrent->gru(call.parallel, s, x);
+  x.h0 = a.input("h0", a.state);
+  x.h_last = a.output("h_last", a.state, kFirst);
+  x.h_before = a.output("h_before", a.stack), x.h_after = a.output("h_after", a.stack);
+  x.r = a.output("r", a.stack), x.z = a.output("z", a.stack);
+  x.z_rest = a.output("z_rest", a.stack);
+  x.n = a.output("n", a.stack), x.p = a.output("p", a.stack);
+  return table().recurrent->gru(call.parallel, a.sequence(), x);
 }
 
-bool GruBackward::compute(const Call& call, const Arrays& a, bool reverse) const {
-  const std::vector<int64_t> state{a.batch, a.hidden}, stack{a.time, a.batch, a.hidden};
+bool GruBackward::compute(const Call& call, const Arrays& a) const {
   GruGradient x;
   x.weight = a.input("weight", {a.hidden, a.wide});
-  x.h_before = a.input("h_before", stack), x.r = a.input("r", stack), x.z = a.input("z", stack);
-  x.n = a.input("n", stack), x.p = a.input("p", stack);
-  x.d_after = a.optional("d_after", stack), x.d_h = a.optional("d_h", state);
-  x.d_rows = a.output("d_rows", {a.time, a.batch, a.wide}, kFirst);
-  x.d_product = a.output("d_product", {a.time, a.batch, a.wide}, kThird);
-  x.d_h0 = a.output("d_h0", state, kSecond);
-  const Sequence s{a.time, a.batch, a.hidden, reverse, a.present()};
-  return table().recurrent->gru_gradient(call.parallel, s, x);
+  x.h_before = a.input("h_before", a.stack);
+  x.r = a.input("r", a.stack), x.z = a.input("z", a.stack);
+  x.n = a.input("n", a.stack), x.p = a.input("p", a.stack);
+  x.d_after = a.optional("d_after", a.stack), x.d_h = a.optional("d_h", a.state);
+  x.d_rows = a.output("d_rows", a.rows, kFirst);
+  x.d_product = a.output("d_product", a.rows, kThird);
+  x.d_h0 = a.output("d_h0", a.state, kSecond);
+  return table().recurrent->gru_gradient(call.parallel, a.sequence(), x);
 }
 
 }  // namespace nnk

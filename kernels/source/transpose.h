@@ -5,16 +5,18 @@
 
 namespace nnk::NNK_NAMESPACE {
 
-#if defined(__AVX512F__)
 #define NNK_SWAP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-inline __attribute__((always_inline)) void transpose(Vector r[16]) {
-#define NNK_STAGE(d, first, second)                      \
-  _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) { \
-    if (i & d) continue;                                 \
-    const Vector a = r[i], b = r[i + d];                 \
-    r[i] = NNK_SWAP first;                               \
-    r[i + d] = NNK_SWAP second;                          \
+// Exchanges elements between each vector and the one `d` behind it.
+#define NNK_STAGE(d, first, second)                           \
+  _Pragma("GCC unroll 16") for (int i = 0; i < kLanes; i++) { \
+    if (i & d) continue;                                      \
+    const Vector a = r[i], b = r[i + d];                      \
+    r[i] = NNK_SWAP first;                                    \
+    r[i + d] = NNK_SWAP second;                               \
   }
+
+#if defined(__AVX512F__)
+inline __attribute__((always_inline)) void transpose(Vector r[kLanes]) {
   NNK_STAGE(1, (a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
             (a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
   NNK_STAGE(2, (a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
@@ -38,15 +40,7 @@ inline Vector zipped_last(Vector a, Vector b) {
   return NNK_SWAP(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 #elif defined(__AVX__)
-#define NNK_SWAP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#define NNK_STAGE(d, first, second)                     \
-  _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++) { \
-    if (i & d) continue;                                \
-    const Vector a = r[i], b = r[i + d];                \
-    r[i] = NNK_SWAP first;                              \
-    r[i + d] = NNK_SWAP second;                         \
-  }
-inline __attribute__((always_inline)) void transpose(Vector r[8]) {
+inline __attribute__((always_inline)) void transpose(Vector r[kLanes]) {
   NNK_STAGE(1, (a, b, 0, 8, 2, 10, 4, 12, 6, 14), (a, b, 1, 9, 3, 11, 5, 13, 7, 15))
   NNK_STAGE(2, (a, b, 0, 1, 8, 9, 4, 5, 12, 13), (a, b, 2, 3, 10, 11, 6, 7, 14, 15))
   NNK_STAGE(4, (a, b, 0, 1, 2, 3, 8, 9, 10, 11), (a, b, 4, 5, 6, 7, 12, 13, 14, 15))
@@ -58,15 +52,7 @@ inline Vector zipped_last(Vector a, Vector b) {
   return NNK_SWAP(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 #else
-#define NNK_SWAP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#define NNK_STAGE(d, first, second)                     \
-  _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) { \
-    if (i & d) continue;                                \
-    const Vector a = r[i], b = r[i + d];                \
-    r[i] = NNK_SWAP first;                              \
-    r[i + d] = NNK_SWAP second;                         \
-  }
-inline __attribute__((always_inline)) void transpose(Vector r[4]) {
+inline __attribute__((always_inline)) void transpose(Vector r[kLanes]) {
   NNK_STAGE(1, (a, b, 0, 4, 2, 6), (a, b, 1, 5, 3, 7))
   NNK_STAGE(2, (a, b, 0, 1, 4, 5), (a, b, 2, 3, 6, 7))
 }
@@ -77,6 +63,17 @@ inline Vector zipped_last(Vector a, Vector b) { return NNK_SWAP(a, b, 2, 6, 3, 7
 #endif
 #undef NNK_STAGE
 #undef NNK_SWAP
+
+// The first `count` of the vectors, or all of them, `step` floats apart.
+inline __attribute__((always_inline)) void store_rows(const Vector r[kLanes], long count, float* to,
+                                                      long step) {
+  if (count >= kLanes) {
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; l++) store(to + l * step, r[l]);
+  } else {
+    for (long l = 0; l < count; l++) store(to + l * step, r[l]);
+  }
+}
 
 // to[j·to_step + i] = from[i·from_step + j] for i < rows and j < columns, and zeros in the lanes that
 // fill up the last vector of rows. Of `from` as many floats may be read.
@@ -98,12 +95,7 @@ inline void transpose_in(const float* from, long from_step, long rows, long colu
         }
       }
       transpose(r);
-      if (j + kLanes <= columns) {
-#pragma GCC unroll 16
-        for (int l = 0; l < kLanes; l++) store(to + (j + l) * to_step + i, r[l]);
-      } else {
-        for (long l = 0; l < columns - j; l++) store(to + (j + l) * to_step + i, r[l]);
-      }
+      store_rows(r, columns - j, to + j * to_step + i, to_step);
     }
   }
 }
@@ -124,12 +116,7 @@ inline void transpose_out(const float* from, long from_step, long rows, long col
 #pragma GCC unroll 16
       for (int l = 0; l < kLanes; l++) r[l] = load(from + (i + l) * from_step + j);
       transpose(r);
-      if (j + kLanes <= columns) {
-#pragma GCC unroll 16
-        for (int l = 0; l < kLanes; l++) store(to + (j + l) * to_step + i, r[l]);
-      } else {
-        for (long l = 0; l < columns - j; l++) store(to + (j + l) * to_step + i, r[l]);
-      }
+      store_rows(r, columns - j, to + j * to_step + i, to_step);
     }
   }
 }

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+DOMAIN = "nncompile.kernels"
+"""The domain of the kernels' calls, of the functions that say what they mean, and of the library's
+operators."""
+FUNCTIONS_KEY = f"{DOMAIN}.functions"
+"""The key of a model's metadata: which kernels it calls, and how many functions of each it has."""
+
 
 class Kernel:
     """The call of a native kernel: its name in the domain `nncompile.kernels`, and attributes that

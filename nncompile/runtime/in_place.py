@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 
 import onnx
 
-from nncompile.runtime.native import DOMAIN
+from nncompile.ir.native import DOMAIN
 
 # A result of these may lie where the input does; what reads it reads the input.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})

@@ -12,15 +12,14 @@ import onnxruntime as ort
 from nncompile.diagnostics.errors import ModelWarning, warn
 from nncompile.diagnostics.extras import installed
 from nncompile.diagnostics.switches import switched_off
+from nncompile.ir.native import DOMAIN, FUNCTIONS_KEY
 
 PACKAGE = "nncompile_kernels"
 SWITCH = "NNCOMPILE_NATIVE"
 """The environment variable that is 0 where the kernels are not to be used."""
-DOMAIN = "nncompile.kernels"
 INTERFACE = 1
 """That of the library which the files of this package call."""
 _ASKED = "NNCOMPILE_KERNELS_ISA"
-METADATA_KEY = f"{DOMAIN}.functions"
 _NAMES, _THREADS = f"{DOMAIN}.names", f"{DOMAIN}.threads"
 
 
@@ -101,7 +100,7 @@ def names_of(model: Any) -> str:
     """Which native kernels a model (a path, its bytes, or a `ModelProto`) calls, and how many
     functions of each it has: `Elementwise:3`. Empty where it calls none."""
     if hasattr(model, "metadata_props"):
-        return next((p.value for p in model.metadata_props if p.key == METADATA_KEY), "")
+        return next((p.value for p in model.metadata_props if p.key == FUNCTIONS_KEY), "")
     if isinstance(model, bytes):
         return _entry(model)
     if not os.path.isfile(model) or not os.path.getsize(model):
@@ -113,7 +112,7 @@ def names_of(model: Any) -> str:
 def _entry(content: bytes | mmap.mmap) -> str:
     """The value of that key in the metadata of a file: two fields of text, each behind its number
     and its length, which is below 128 or has two bytes."""
-    key = METADATA_KEY.encode()
+    key = FUNCTIONS_KEY.encode()
     start = content.rfind(bytes((0x0A, len(key))) + key)  # it stands near the end
     if start < 0:
         return ""

@@ -14,7 +14,7 @@ from nncompile.backends.onnx import older
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.fusions import Fusions
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
-from nncompile.backends.onnx.native.functions import DOMAIN, Functions, constant_nodes
+from nncompile.backends.onnx.native.functions import Functions, constant_nodes
 from nncompile.backends.onnx.native.program import Lowered, elementwise_program
 from nncompile.backends.onnx.nodes import Call
 from nncompile.backends.onnx.sizes import Sizes
@@ -23,7 +23,7 @@ from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter
 from nncompile.ir.graph import Item, toposort
-from nncompile.ir.native import Native
+from nncompile.ir.native import DOMAIN, Native
 from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
 from nncompile.ir.types import AnyType, DType, TupleType, Type, component_types, i64

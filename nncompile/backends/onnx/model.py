@@ -13,13 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import Emitter, value_info
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
-from nncompile.backends.onnx.native.functions import FUNCTIONS_KEY, Functions
+from nncompile.backends.onnx.native.functions import Functions
 from nncompile.backends.onnx.native.outlining import with_native_calls
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import located_nowhere
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input
+from nncompile.ir.native import FUNCTIONS_KEY
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, f64
 

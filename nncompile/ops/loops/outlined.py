@@ -77,10 +77,8 @@ class Elementwise(Outlined):
     which have shapes of their own."""
 
     kernel: str = "Elementwise"
-    options: tuple[tuple[str, Any], ...] = ()
     shared: int = 0
     groups: int = 1
-    mixes = True
 
     @property
     def own(self) -> int:

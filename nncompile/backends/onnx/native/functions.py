@@ -14,11 +14,8 @@ from typing import Any
 import onnx
 from onnx import helper, numpy_helper
 
-from nncompile.ir.native import Kernel
+from nncompile.ir.native import DOMAIN, Kernel
 
-DOMAIN = "nncompile.kernels"
-FUNCTIONS_KEY = f"{DOMAIN}.functions"
-"""The key of a model's metadata: which kernels it calls, and how many functions of each it has."""
 MOST = 32
 """The functions of one kernel in a file; the native library has so many names for each."""
 
