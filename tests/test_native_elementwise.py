@@ -14,8 +14,8 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from nncompile.ir.native import DOMAIN
 from nncompile.backends.onnx.native.program import LETTERS, OPERATIONS
+from nncompile.ir.native import DOMAIN
 from nncompile.runtime.buffers import array_of, buffer_of
 from tests.native_checks import called, feeds, library_path, needs_library, run
 
