@@ -15,7 +15,10 @@ from nncompile.ir.types import f32
 from nncompile.ops import gemm
 from tests.test_native import needs_library, run
 
-SHAPES = ((1, 1, 2), (13, 31, 64), (14, 32, 514), (33, 600, 300), (2, 3, 0))
+SHAPES = (
+    *((1, 1, 2), (13, 31, 64), (14, 32, 514), (33, 600, 300), (2, 3, 0)),
+    *((7, 40, 2), (10, 33, 4)),  # too few products to pack
+)
 
 
 def product(rows: int, columns: int, transposed: bool, added: bool) -> onnx.ModelProto:
@@ -74,10 +77,18 @@ def test_a_long_product_is_a_call(transposed: bool, added: bool) -> None:
     np.testing.assert_allclose(run(proto, feeds)["y"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_product_over_the_examples_of_a_batch_is_the_runtimes() -> None:
-    a, b = (Input(name, f32["n", 3])() for name in "ab")
-    graph = Graph("product", {"y": gemm(a, b, transpose_a=True)}, (a, b))
-    assert not any(node.domain for node in to_model(graph, kernels=True).graph.node)
+@pytest.mark.parametrize(
+    ("columns", "added", "native"),
+    [(255, False, False), (256, False, True), (63, True, False), (64, True, True)],
+)
+def test_a_product_over_the_examples_of_a_batch_is_a_call_where_its_result_is_large(
+    columns: int, added: bool, native: bool
+) -> None:
+    a, b = Input("a", f32["n", 256])(), Input("b", f32["n", columns])()
+    c = (Input("c", f32[256, columns])(),) if added else ()
+    graph = Graph("product", {"y": gemm(a, b, *c, transpose_a=True)}, (a, b, *c))
+    calls = [node for node in to_model(graph, kernels=True).graph.node if node.domain]
+    assert len(calls) == native
 
 
 @needs_library

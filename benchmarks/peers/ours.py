@@ -23,7 +23,8 @@ KERNELS = "nncompile_kernels"
 
 
 class Ours:
-    """The portable file in the runtime as it is, or with the native kernels."""
+    """The portable file in the runtime as it is, or with the native kernels, which write a state
+    over the one before, as torch and jax do."""
 
     def __init__(self, name: str = OURS, native: bool = False) -> None:
         self.name = name
@@ -50,7 +51,7 @@ class Ours:
 class _Step(Plain):
     def __init__(self, workload: Workload, state: State, threads: int, native: bool) -> None:
         compiled = compile_step(recipe_of(workload))
-        self.runner = compiled.runner(state, threads=threads, native=native)
+        self.runner = compiled.runner(state, threads=threads, native=native, in_place=native)
 
     def call(self, batch: Batch) -> Callable[[], Any]:
         step = self.runner.step

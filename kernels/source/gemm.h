@@ -9,6 +9,7 @@
 #pragma once
 
 #include "parallel.h"
+#include "rows.h"
 #include "scratch.h"
 #include "vectors.h"
 
@@ -110,11 +111,18 @@ inline void pack_right(Matrix b, long depth, long columns, float* to) {
               parts(columns, kPanelColumns));
 }
 
+// What is added to a product: factor·from[rows, columns], as far from row to row as in the result; or
+// nothing for null.
+struct Added {
+  const float* from;
+  float factor;
+};
+
 // A tile of `Rows` rows and `Vectors` vectors of the result, of which count_rows and count_columns
 // are stored; over `depth` products.
 template <int Rows, int Vectors>
 void multiply_tile(const float* left, const float* right, long depth, float* c, long step,
-                   long count_rows, long count_columns, bool add) {
+                   long count_rows, long count_columns, Added added) {
   Vector sums[Rows][Vectors] = {};
   for (long k = 0; k < depth; k++) {
     Vector b[Vectors];
@@ -132,8 +140,9 @@ void multiply_tile(const float* left, const float* right, long depth, float* c, 
     for (int i = 0; i < Rows; i++) {
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; v++) {
-        float* target = c + i * step + v * kLanes;
-        store(target, add ? load(target) + sums[i][v] : sums[i][v]);
+        const long at = i * step + v * kLanes;
+        store(c + at,
+              added.from ? load(added.from + at) * added.factor + sums[i][v] : sums[i][v]);
       }
     }
     return;
@@ -145,11 +154,14 @@ void multiply_tile(const float* left, const float* right, long depth, float* c, 
     for (int v = 0; v < Vectors; v++) store(&tile[i][v * kLanes], sums[i][v]);
   }
   for (long i = 0; i < count_rows; i++)
-    for (long j = 0; j < count_columns; j++)
-      c[i * step + j] = add ? c[i * step + j] + tile[i][j] : tile[i][j];
+    across(count_columns, [&](auto access, long j) __attribute__((always_inline)) {
+      const Vector sum = access.get(&tile[i][j]);
+      const long at = i * step + j;
+      access.put(c + at, added.from ? access.get(added.from + at) * added.factor + sum : sum);
+    });
 }
 
-using Tile = void (*)(const float*, const float*, long, float*, long, long, long, bool);
+using Tile = void (*)(const float*, const float*, long, float*, long, long, long, Added);
 
 template <int Vectors, int Rows = kPanelRows>
 inline Tile tile_of(long rows) {
@@ -175,9 +187,11 @@ inline void multiply_panels(const float* left, const float* right, long rows, lo
          j += kPanelColumns) {
       const long width = least(kPanelColumns, columns - j);
       const Tile tile = width <= kLanes ? narrow : full;
-      for (long i = first_row * height; i < least(rows, last_row * height); i += height)
-        tile(lefts + i * deep, rights + j * deep, deep, c + i * step + j, step,
-             least(height, rows - i), width, add || block > 0);
+      for (long i = first_row * height; i < least(rows, last_row * height); i += height) {
+        float* to = c + i * step + j;
+        tile(lefts + i * deep, rights + j * deep, deep, to, step, least(height, rows - i), width,
+             {add || block > 0 ? to : nullptr, 1.0f});
+      }
     }
   }
   if (depth || add) return;

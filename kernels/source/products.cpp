@@ -74,22 +74,52 @@ void multiply_block(const Product& x, const float* left, const float* right, lon
                     long width, long deep, bool first) {
   const long height = panel_rows(x.rows);
   const Tile full = tile_of<kWide>(height), narrow = tile_of<1>(height);
+  const Added added = first ? Added{x.c, x.beta} : Added{x.out, 1.0f};
   // Row by row, as memory holds the result; the right factor is near enough to be read again.
   for (long i = 0; i < x.rows; i += height) {
-    const long high = least(height, x.rows - i);
-    float* to = x.out + i * x.columns + column;
-    if (first && x.c)
-      for (long k = 0; k < high; k++)
-        scale(to + k * x.columns, x.c + (to - x.out) + k * x.columns, x.beta, width);
     for (long j = 0; j < width; j += kPanelColumns) {
-      const long wide = least(kPanelColumns, width - j);
-      (wide <= kLanes ? narrow : full)(left + i * deep, right + j * deep, deep, to + j, x.columns,
-                                       high, wide, !first || x.c);
+      const long wide = least(kPanelColumns, width - j), at = i * x.columns + column + j;
+      (wide <= kLanes ? narrow : full)(left + i * deep, right + j * deep, deep, x.out + at,
+                                       x.columns, least(height, x.rows - i), wide,
+                                       {added.from ? added.from + at : nullptr, added.factor});
     }
   }
 }
 
+constexpr long kShallow = 4;  // products of a sum for which packing takes longer than it saves
+
+// `Rows` rows of alpha·aᵀ·b + beta·c from row i on, of factors as they lie.
+template <int Rows>
+void multiply_rows(const Product& x, long i) {
+  float left[kShallow][Rows];
+  for (long k = 0; k < x.depth; k++)
+    for (int r = 0; r < Rows; r++) left[k][r] = x.a[k * x.rows + i + r] * x.alpha;
+  across(x.columns, [&](auto access, long j) __attribute__((always_inline)) {
+    Vector sums[Rows] = {};
+    for (long k = 0; k < x.depth; k++) {
+      const Vector right = access.get(x.b + k * x.columns + j);
+      for (int r = 0; r < Rows; r++) sums[r] += left[k][r] * right;
+    }
+    for (int r = 0; r < Rows; r++) {
+      const long at = (i + r) * x.columns + j;
+      access.put(x.out + at, x.c ? access.get(x.c + at) * x.beta + sums[r] : sums[r]);
+    }
+  });
+}
+
+void shallow_product(Parallel& parallel, const Product& x) {
+  parallel.run(x.rows, 0.2 * x.columns * x.depth, [&](long begin, long end) {
+    constexpr int kRows = 4;
+    for (; begin + kRows <= end; begin += kRows) multiply_rows<kRows>(x, begin);
+    for (; begin < end; begin++) multiply_rows<1>(x, begin);
+  });
+}
+
 bool product(Parallel& parallel, const Product& x) {
+  if (x.transpose_a && !x.transpose_b && x.depth <= kShallow) {
+    shallow_product(parallel, x);
+    return true;
+  }
   const Matrix a = x.transpose_a ? Matrix{x.a, 1, x.rows} : Matrix{x.a, x.depth, 1};
   const Matrix b = x.transpose_b ? Matrix{x.b, 1, x.depth} : Matrix{x.b, x.columns, 1};
   const long height = panel_rows(x.rows), most_deep = least(kDepth, x.depth);
