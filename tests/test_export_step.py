@@ -54,10 +54,11 @@ def test_gradient_then_update_is_the_step(tmp_path: Path, optimizer: Any) -> Non
     paths = {to: export(declared, tmp_path / f"{to}.onnx", to)[-1] for to in TARGETS}
     state = load_file(state_path(paths["step"]))
     whole = run(paths["step"], {**state, **data(16)})
-    first = run(paths["gradient"], {**state, **data(16)})
+    first = run(paths["gradient"], {**state, **data(16), "first_row": np.array(0)})
     second = run(paths["update"], {**state, **first})
     assert {**first, **second}.keys() - whole.keys() == {
-        f"{path}.grad" for path in compose(declared).parameters
+        "loss.batch_weight",
+        *(f"{path}.grad" for path in compose(declared).parameters),
     }
     for name, x in whole.items():
         assert_close({**first, **second}[name], x, str(np.asarray(x).dtype), name)

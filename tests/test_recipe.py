@@ -121,7 +121,7 @@ def test_gradient_then_update_is_the_step(recipe: Recipe) -> None:
 def test_gradient_gives_gradients_and_metrics_and_update_needs_no_data() -> None:
     step = compose(training(perceptron(), optimizer=adam()))
     gradients = {f"{path}.grad" for path in step.parameters}
-    assert set(step.gradient.outputs) == {"loss", "bias"} | gradients
+    assert set(step.gradient.outputs) == {"loss", "loss.batch_weight", "bias"} | gradients
     assert set(step.update.of_kind("input")) == gradients
     assert {f"{path}.next" for path in step.state if path != "seed"} == set(step.update.outputs)
     assert list(step.evaluate.outputs) == ["loss", "bias"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,9 +20,11 @@ from nncompile.ir.dims import Dim, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import component_types
 from nncompile.passes import Observer, check_passes
+from nncompile.program.accumulation_halves import AccumulationHalves, accumulation_halves
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign
+from nncompile.program.reductions import METADATA_KEY as REDUCE
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
 from nncompile.runtime.native import native_library
@@ -30,6 +32,9 @@ from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
+
+_APART = ("accumulate", "apply")  # whose graphs are not those of the step
+_GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
 
 CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
 
@@ -57,8 +62,8 @@ class CompiledStep(Stages):
 
     @cached_property
     def gradient(self) -> Graph:
-        """The optimized graph of the metrics and gradients."""
-        return self.optimized("gradient", self.source.gradient)
+        """The optimized graph of the metrics and gradients, of some rows of a batch."""
+        return self.optimized("gradient", self._source("gradient"))
 
     @cached_property
     def update(self) -> Graph:
@@ -95,12 +100,28 @@ class CompiledStep(Stages):
         """`evaluate` as an ONNX model."""
         return from_bytes(self.content("evaluate"))
 
+    @cached_property
+    def accumulate(self) -> Graph:
+        """The optimized graph that adds what a batch gives to sums in the state."""
+        return self.optimized("accumulate", self._accumulation.accumulate)
+
+    @cached_property
+    def apply(self) -> Graph:
+        """The optimized graph from these sums and the state to the next state."""
+        return self.optimized("apply", self._accumulation.apply)
+
+    @cached_property
+    def _accumulation(self) -> AccumulationHalves:
+        return accumulation_halves(self.source.recipe)
+
     def content(self, name: str) -> bytes:
-        """The bytes of an ONNX file: of "step", "gradient", "update" or "evaluate"."""
+        """The bytes of an ONNX file: of "step", "gradient", "update", "accumulate", "apply" or
+        "evaluate"."""
         if name == "evaluate":
             return self._entry(name).content
-        sizes = {} if name == "update" else self._batch_sizes
-        how: dict[str, Any] = {"metadata": self.metadata, "sizes": sizes, "kernels": self.kernels}
+        sizes = {} if name in ("update", "apply") else self._batch_sizes
+        metadata = self.metadata if name == "step" else self._metadata_of_half(name)
+        how: dict[str, Any] = {"metadata": metadata, "sizes": sizes, "kernels": self.kernels}
         return self._entry(name, **how).content
 
     @property
@@ -137,11 +158,19 @@ class CompiledStep(Stages):
         bounds = {from_json(size): bound for size, bound in entry.about["bounds"]}
         return SmallStep(entry.content, bounds, entry.about["fits"])
 
+    def _source(self, name: str) -> Graph:
+        """The graph of that name before the passes."""
+        if name == "gradient":
+            return self.source.gradient_of_rows
+        graph: Graph = getattr(self._accumulation if name in _APART else self.source, name)
+        return graph
+
     def _entry(self, name: str, *, size: int = 0, **options: Any) -> Entry:
         source = self.source
         depends = [source.digest, source.state_map, dict(source.model.metadata), size]
-        graph = getattr(source, name)
-        return self.made(Target(name, graph, lambda: getattr(self, name), depends, **options))
+        return self.made(
+            Target(name, self._source(name), lambda: getattr(self, name), depends, **options)
+        )
 
     @cached_property
     def sizes(self) -> SizeCheck:
@@ -196,6 +225,18 @@ class CompiledStep(Stages):
             RECIPE: self.source.digest,
             **self.source.model.metadata,
         }
+
+    def _metadata_of_half(self, name: str) -> Callable[[Graph], dict[str, str]]:
+        """The metadata, and how the tensors of a half are reduced."""
+        apart = name in _APART
+        reductions = self._accumulation.reductions if apart else self.source.reductions
+
+        def metadata(graph: Graph) -> dict[str, str]:
+            shared = graph.outputs if name in _GIVE else graph.leaves
+            described = reductions.described(shared)
+            return {**self.metadata(graph), REDUCE: json.dumps(described)}
+
+        return metadata
 
 
 @dataclass

@@ -46,7 +46,7 @@ from nncompile.runtime.tensor_files import (
 )
 from nncompile.runtime.tensor_header import content_id
 
-_ONNX = ("onnx", "original", "step", "gradient", "update")
+_ONNX = ("onnx", "original", "step", "gradient", "update", "accumulate", "apply")
 TARGETS = (*_ONNX, "torchscript", "torchscript-step", "pt2", "adapter")
 _TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
 INFERENCE = ("onnx", "original", *_TORCH_TARGETS)
@@ -92,7 +92,9 @@ def export(
     `to`, which the suffix of `path` tells where it is left out: "onnx" is the inference model with
     its weights; "original" the file that a model was loaded from, with other weights and nothing
     else; "step" the training step, with its first state beside it
-    (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two halves;
+    (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two halves, whose
+    metadata `nncompile.reduce` say how what processes compute is put together, and "accumulate"
+    and "apply" those of a step of several batches;
     "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training step
     with its state in it, "pt2" the inference model for `torch.export.load`. "adapter" is the file
     of the factors of a model with low-rank adaptation, for `load_lora`; other files have them

@@ -31,17 +31,17 @@ from nncompile.program.gradient_transforms import prepared
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Average, Recipe, assign, minimize
+from nncompile.program.reductions import Reductions
 from nncompile.program.step import Step
-from nncompile.program.updated_state import UpdatedState
+from nncompile.program.updated_state import UpdatedState, Window
 
 
 @suggests_names
 @without_collection
-def compose(recipe: Recipe, closing: bool = False) -> Step:
-    """The graphs of one step of the recipe; `closing`, of a step that updates with what was
-    accumulated up to here, whether or not it is the last of its window. Raises `ModelError` where
-    it is not a recipe or two things in it have one name, `GradientError` where a loss cannot be
-    differentiated."""
+def compose(recipe: Recipe, window: Window = Window.EACH) -> Step:
+    """The graphs of one step of the recipe, or of the step that `window` says. Raises `ModelError`
+    where it is not a recipe or two things in it have one name, `GradientError` where a loss cannot
+    be differentiated."""
     if not isinstance(recipe, Recipe):
         got = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
         raise ModelError(
@@ -49,7 +49,7 @@ def compose(recipe: Recipe, closing: bool = False) -> Step:
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
     with recording_locations(recipe.model.graph.locations):
-        return _Composition(recipe, UpdatedState(recipe.accumulate, closing)).result()
+        return _Composition(recipe, UpdatedState(recipe.accumulate, window)).result()
 
 
 @dataclass
@@ -60,6 +60,10 @@ class _Composition:
     updated: UpdatedState
     rates: dict[Stateful, str] = field(default_factory=dict)
     averages: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def reductions(self) -> Reductions:
+        return Reductions(self.model)
 
     @cached_property
     def model(self) -> Model:
@@ -82,6 +86,7 @@ class _Composition:
             if owned[path] not in updated.now:
                 value = self._unless_empty(value, owned[path])
                 updated.now[owned[path]] = follows[f"{path}.next"] = value
+                self.reductions.add_statistic(path, value)
         step = step_leaf()
         updated.now[step] = updated.split[step] = step + 1
         state = {"step": step, "seed": seed_leaf(), **owned, **updated.slots}
@@ -89,7 +94,9 @@ class _Composition:
         data = model.inputs
         sums = accumulation(model.metrics, model.examples)
         metrics = {**model.metrics, **sums.extra}
-        gradient = {**metrics, **updated.handed, **follows}
+        self.reductions.add_metrics(model.metrics, sums)
+        weights = self.reductions.weights
+        gradient = {**metrics, **weights, **updated.handed, **follows}
         deferred = {
             f"{path}.next": updated.split[leaf]
             for path, leaf in state.items()
@@ -98,7 +105,7 @@ class _Composition:
         outputs = {**metrics, **{n: updated.now[state[p]] for p, n in state_map.items()}}
         plain = self.recipe.model.inference((*model.metrics, *model.tables))
         evaluation = accumulation(plain.outputs, model.examples)
-        self._check_names(state, {**sums.extra, **evaluation.extra})
+        self._check_names(state, {**sums.extra, **evaluation.extra, **weights})
         every = (*state.values(), *data.values())
         return Step(
             recipe=self.recipe,
@@ -114,6 +121,7 @@ class _Composition:
             evaluation=evaluation,
             first=updated.first,
             averages=self.averages,
+            reductions=self.reductions,
         )
 
     def _unless_empty(self, new: Value, old: Value) -> Value:
@@ -131,16 +139,18 @@ class _Composition:
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
         derivatives = grad(loss.outputs["loss"], list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), derivatives, strict=True)))
-        derivatives = replace(derivatives, self.updated.now) if self.updated.now else derivatives
+        derivatives = self._at_present(update.loss, derivatives)
         gradients = {
             path: self.updated.hand_over(f"{path}.grad", derivative)
             for path, derivative in zip(trained, derivatives, strict=True)
         }
         values = dict(zip(gradients.values(), derivatives, strict=True))
         following: dict[Value, Value] = {}
+        current = self.updated.now
+        self.reductions.add_gradients(update.loss, gradients, current)
         gradients = {path: wide(g) for path, g in gradients.items()}
-        if self.recipe.accumulate > 1:
-            weight = batch_weight(self.model, self.updated, update.loss, self.updated.now)
+        if self.updated.accumulates:
+            weight = batch_weight(self.model, self.updated, update.loss, current)
             values |= weight.values
             following |= weight.following
             gradients = {
@@ -186,7 +196,8 @@ class _Composition:
             leaf = self.updated.hand_over(f"{name}.watched", value)
             values[leaf] = value
             watched[name] = leaf
-            if self.recipe.accumulate > 1:
+            self.reductions.add_output(input_of(leaf).name, name)
+            if self.updated.accumulates:
                 x = leaf if leaf.dtype.is_float else cast(leaf, f64)
                 weight = batch_weight(self.model, self.updated, name, {})
                 values |= weight.values
@@ -203,9 +214,19 @@ class _Composition:
         if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):
             self.updated.follow({target: value}, {})
             return
-        value = replace([value], self.updated.now)[0] if self.updated.now else value
+        (value,) = self._at_present(update.path, [value])
         leaf = self.updated.hand_over(f"{update.path}.assigned", value)
+        self.reductions.add_rule(input_of(leaf).name, update.path, value)
         self.updated.follow({target: leaf}, {leaf: value})
+
+    def _at_present(self, name: str, values: list[Value]) -> list[Value]:
+        """The values at the state after the updates so far."""
+        if not self.updated.now:
+            return values
+        present = replace(values, self.updated.now)
+        if any(new is not old for new, old in zip(present, values, strict=True)):
+            self.reductions.add_later(name)
+        return present
 
     def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
         model = self.model

@@ -14,7 +14,7 @@ from nncompile.ir.types import f64
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.metric_aggregation import is_sum, weight_of
 from nncompile.program.model import Model
-from nncompile.program.updated_state import UpdatedState
+from nncompile.program.updated_state import UpdatedState, Window
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,46 @@ class BatchWeight:
     following: Mapping[Value, Value] = field(default_factory=dict)
 
 
+def weighing(model: Model, name: str) -> tuple[bool, Value | None]:
+    """Whether an output of several batches is the sum of theirs, and what a batch weighs where it
+    is their mean; None where all weigh the same."""
+    value = model.outputs[name]
+    shapes = (model.inputs[n].shape for n in model.needs(name))
+    examples = next((s[0] for s in shapes if s and not isinstance(s[0], int)), None)
+    if is_sum(value, examples):
+        return True, None
+    return False, weight_of(value, examples)
+
+
 def batch_weight(
     model: Model, state: UpdatedState, name: str, now: Mapping[Value, Value]
 ) -> BatchWeight:
     """What a batch weighs in a mean of the output over several: in the state `now`, and added up in
     a slot where batches may differ."""
-    value = model.outputs[name]
-    shapes = (model.inputs[n].shape for n in model.needs(name))
-    examples = next((s[0] for s in shapes if s and not isinstance(s[0], int)), None)
+    adds_up, weight = weighing(model, name)
     unit = const(1.0, f64)
-    if is_sum(value, examples):
+    if adds_up:
         return BatchWeight(unit, unit)
-    weight = weight_of(value, examples)
-    if weight is None:
+    if weight is None and state.window.is_whole:
         every = const(float(state.accumulate), f64)
-        return BatchWeight(unit, cast(state.accumulated + 1, f64) if state.closing else every)
+        is_closing = state.window is Window.CLOSING
+        return BatchWeight(unit, cast(state.accumulated + 1, f64) if is_closing else every)
+    weight = (
+        unit if weight is None else weight
+    )  # of which apart from the step nobody knows how many
+    total = state.slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
+    if state.window is Window.APPLY:
+        return BatchWeight(unit, _divisor(total), {}, {total: zeros_like(weight)})
     current = replace([weight], now)[0] if now else weight
     share = state.hand_over(f"{name}.batch_weight", current)
-    total = state.slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
     following = {total: state.due(zeros_like(weight), total + share)}
-    # Where nothing has any weight, no gradient has either.
-    divisor = where(total + share == 0, 1.0, total + share)
-    return BatchWeight(share, divisor, {share: current}, following)
+    return BatchWeight(share, _divisor(total + share), {share: current}, following)
+
+
+def _divisor(weights: Value) -> Value:
+    """The sum of the weights; where nothing has any, no gradient has either."""
+    divisor: Value = where(weights == 0, 1.0, weights)
+    return divisor
 
 
 def accumulated_mean(
@@ -62,9 +80,10 @@ def accumulated_mean(
     following: dict[Value, Value],
 ) -> Value:
     """The mean of `x` over the batches since the last update: the slot holds the sum of that of
-    each times its share, and its next value joins `following`."""
+    each times its share, and its next value joins `following`. To be applied, all are in it."""
     total = state.slot(path, slot, zeros_like(x))
-    sum_ = total + cast(weight.share, x.dtype) * x
+    is_known = state.window is Window.APPLY
+    sum_ = total if is_known else total + cast(weight.share, x.dtype) * x
     following[total] = state.due(zeros_like(x), sum_)
     mean: Value = sum_ / cast(weight.divisor, x.dtype)
     return mean

@@ -104,6 +104,12 @@ def is_sum(loss: Value, examples: Dim | None) -> bool:
     return bool(terms) and all(type(v.op) is SumState or _sums(v, examples) for v in terms)
 
 
+def is_mean(value: Value) -> bool:
+    """Whether the value is made of means over data, and of what no data are in."""
+    terms = _terms(value)
+    return all(isinstance(v.op, Average) or divisor_of_mean(v) is not None for v in terms)
+
+
 def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
     if isinstance(mean.op, Average):
         return mean.args[1]

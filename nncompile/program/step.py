@@ -13,10 +13,12 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
+from nncompile.program.first_row import with_first_row
 from nncompile.program.initialization import initial_values
 from nncompile.program.metric_aggregation import Accumulation
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
+from nncompile.program.reductions import Reductions
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,9 @@ class Step:
     among the outputs of all but `update`: `accumulation` says how, `evaluation` of `evaluate`.
     `averages` are the averages of weights that the recipe keeps, by name: of each parameter that
     one is of, the path of its state.
+
+    `gradient` computes as well what a batch weighs (`LOSS.batch_weight`), and `reductions` say how
+    its outputs follow from those of parts of a batch.
     """
 
     recipe: Recipe
@@ -46,11 +51,18 @@ class Step:
     evaluation: Accumulation
     first: dict[str, Value] = field(default_factory=dict)
     averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    reductions: Reductions = field(kw_only=True)
 
     @property
     def model(self) -> Model:
         """The model that is trained."""
         return self.recipe.model
+
+    @cached_property
+    def gradient_of_rows(self) -> Graph:
+        """`gradient` of some rows of a batch. Where it draws random numbers for each, it has an
+        input `first_row`: the number of its first row in the whole batch."""
+        return with_first_row(self.gradient, self.recipe.trained_model.examples)
 
     @cached_property
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 
 from nncompile.elementwise import where
@@ -15,23 +16,44 @@ from nncompile.ir.transform import replace
 from nncompile.ops.random.generator import step_leaf
 
 
+class Window(Enum):
+    """Which of the steps that are accumulated together is made: one of them, the last of which
+    updates (`EACH`); one that updates, whichever it is (`CLOSING`); one that does not (`OPEN`); or
+    the update alone, of what was accumulated (`APPLY`)."""
+
+    EACH = "each"
+    CLOSING = "closing"
+    OPEN = "open"
+    APPLY = "apply"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether accumulation and update are one step."""
+        return self in (Window.EACH, Window.CLOSING)
+
+
 @dataclass
 class UpdatedState:
     """The state after the updates so far: `now` as values of state and batch, `split` as values of
     state and `leaves`, the inputs of the update half that the gradient half computes, as `handed`.
     `slots` are the states that updates keep; `first` has their first values other than zeros.
 
-    One of `accumulate` steps updates; where it is `closing`, this one does.
+    One of `accumulate` steps updates; `window` says which of them this is.
     """
 
     accumulate: int
-    closing: bool
+    window: Window = Window.EACH
     now: dict[Value, Value] = field(default_factory=dict)
     split: dict[Value, Value] = field(default_factory=dict)
     handed: dict[str, Value] = field(default_factory=dict)
     leaves: list[Value] = field(default_factory=list)
     slots: dict[str, Value] = field(default_factory=dict)
     first: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether gradients are added up in slots."""
+        return self.accumulate > 1 or not self.window.is_whole
 
     @cached_property
     def number(self) -> Value:
@@ -46,7 +68,9 @@ class UpdatedState:
 
     def due(self, new: Value, old: Value) -> Value:
         """`new` in a step that updates, `old` in one that only accumulates."""
-        if self.accumulate == 1 or self.closing:
+        if self.window is Window.OPEN:
+            return old
+        if self.accumulate == 1 or self.window is not Window.EACH:
             return new
         chosen: Value = where((step_leaf() + 1) % self.accumulate == 0, new, old)
         return chosen

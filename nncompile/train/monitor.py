@@ -29,6 +29,7 @@ from nncompile.program.composition import compose
 from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step
+from nncompile.program.updated_state import Window
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
 from nncompile.train.events import Event
@@ -91,7 +92,7 @@ class _Plan:
         recipe = compiled.source.recipe
         # Most steps of an accumulation do not update: what an update here would be is measured.
         accumulates = recipe.accumulate > 1
-        source = compose(recipe, closing=True) if accumulates else compiled.source
+        source = compose(recipe, Window.CLOSING) if accumulates else compiled.source
         model = recipe.trained_model
         self._locations = model.graph.locations
         self.losses: dict[str, tuple[str, ...]] = {}

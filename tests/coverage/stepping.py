@@ -10,6 +10,7 @@ import numpy as np
 
 from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.types import Type
+from nncompile.program.first_row import FIRST_ROW
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
 from tests.backends import session, valid_model
@@ -111,7 +112,7 @@ def _gradients(system: System) -> Feeds:
 def _first_gradient(system: System, gradients: bool) -> Feeds:
     step = system.compiled.source
     runs = Session(system.compiled.gradient_model, threads=1)
-    given = {**step.initial(), **batches_of(system)[0]}
+    given = {**step.initial(), **batches_of(system)[0], FIRST_ROW: 0}
     found = runs.run({port.name: given[port.name] for port in runs.inputs})
     wanted = {f"{path}.grad" for path in step.parameters} if gradients else step.model.metrics
     return {name: x for name, x in found.items() if name in wanted}

@@ -1,0 +1,136 @@
+"""How what several processes compute of their rows of a batch becomes that of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nncompile.ir.basic import size_value
+from nncompile.ir.graph import input_of
+from nncompile.ir.op import Value
+from nncompile.ir.transform import replace
+from nncompile.ir.types import f32
+from nncompile.program.gradient_accumulation import weighing
+from nncompile.program.metric_aggregation import Accumulation, is_mean, is_sum, weight_of
+from nncompile.program.model import Model
+
+Kind = Literal["sum", "mean", "max", "change", "concatenate"]
+
+METADATA_KEY = "nncompile.reduce"
+"""The key of the metadata of the halves of a step: JSON, how their tensors are reduced."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How a tensor follows from those of the processes: as their `sum`; as their `mean`, which is
+    Σ w·x / Σ w where `weight` names the tensor w, and an x of no weight counts nothing; as their
+    `max`; by the sum of the `change`s, s + Σ (x − s), of a state s; or of all rows (`concatenate`),
+    in the order of the processes."""
+
+    kind: Kind
+    weight: str | None = None
+
+    @property
+    def described(self) -> dict[str, str]:
+        """As JSON has it."""
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return {"reduce": self.kind, **weight}
+
+
+SUM = Reduction("sum")
+
+
+@dataclass
+class Reductions:
+    """Those of the outputs of the gradient half of a step, by name. `weights` are outputs that it
+    has for them, `gradients` the order in which gradients are made: those of the last layers first.
+    `irreducible` are the losses and rules that cannot be reduced, and why."""
+
+    model: Model
+    by_name: dict[str, Reduction] = field(default_factory=dict)
+    weights: dict[str, Value] = field(default_factory=dict)
+    gradients: list[str] = field(default_factory=list)
+    irreducible: dict[str, str] = field(default_factory=dict)
+
+    def add_gradients(
+        self, loss: str, gradients: Mapping[str, Value], now: Mapping[Value, Value]
+    ) -> None:
+        """The gradients of a loss, by path, as they are handed over; at the state `now`."""
+        reduction = self._of_output(loss, now)
+        names = [input_of(leaf).name for leaf in gradients.values()]
+        self.by_name |= dict.fromkeys(names, reduction)
+        self.gradients += reversed(names)
+
+    def add_output(self, name: str, output: str) -> None:
+        """A tensor that is an output of the model."""
+        self.by_name[name] = self._of_output(output, {})
+
+    def add_statistic(self, path: str, value: Value) -> None:
+        """The next value of a state that follows the batch, such as a running mean."""
+        name = f"{path}.next"
+        if not value.dtype.is_float:
+            self.by_name[name] = Reduction("max")
+        elif is_sum(value, self.model.examples):
+            self.by_name[name] = Reduction("change")
+        else:
+            self.by_name[name] = self._mean(path, self._examples())
+
+    def add_rule(self, name: str, path: str, value: Value) -> None:
+        """What a rule makes of a parameter or state, as it is handed over by that name."""
+        if is_sum(value, self.model.examples):
+            self.by_name[name] = Reduction("change")
+        elif is_mean(value):
+            self.by_name[name] = self._mean(path, weight_of(value, self.model.examples))
+        else:
+            self.irreducible[path] = "its rule is neither a mean nor a sum over the examples"
+
+    def add_later(self, name: str) -> None:
+        """A loss or rule that sees what an earlier update of the same step made of the rows of one
+        process alone."""
+        self.irreducible[name] = "it sees what an earlier update of the same step changed"
+
+    def add_metrics(self, metrics: Iterable[str], sums: Accumulation) -> None:
+        """The metrics, and the parts that they consist of. A metric of several parts is computed of
+        these, unless it is a mean or a sum itself."""
+        for name, part in sums.parts.items():
+            if part.kind == "pooled":
+                self.by_name[name] = Reduction("concatenate")
+            elif part.kind == "total":
+                self.by_name[name] = SUM
+            else:
+                count = self._examples() if part.count is None else size_value(part.count, f32)
+                self.by_name[name] = self._mean(name, count)
+
+    def described(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of these tensors, as JSON has it."""
+        present = set(names)
+        about: dict[str, Any] = {
+            "tensors": {n: r.described for n, r in self.by_name.items() if n in present},
+            "gradients": [n for n in self.gradients if n in present],
+        }
+        return about | ({"irreducible": self.irreducible} if self.irreducible else {})
+
+    def _of_output(self, output: str, now: Mapping[Value, Value]) -> Reduction:
+        adds_up, weight = weighing(self.model, output)
+        if adds_up:
+            return SUM
+        if weight is not None and now:
+            (weight,) = replace([weight], now)
+        return self._mean(output, weight)
+
+    def _examples(self) -> Value | None:
+        examples = self.model.examples
+        return None if examples is None else size_value(examples, f32)
+
+    def _mean(self, owner: str, weight: Value | None) -> Reduction:
+        """A mean of that weight, which is an output of the owner's name where it is none yet."""
+        if weight is None:
+            return Reduction("mean")
+        for name, known in self.weights.items():
+            if known is weight:
+                return Reduction("mean", name)
+        name = f"{owner}.batch_weight"
+        self.weights[name] = weight
+        self.by_name[name] = SUM
+        return Reduction("mean", name)
