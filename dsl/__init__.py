@@ -57,6 +57,7 @@ from nncompile.ops.image_functions import *
 from nncompile.ops.network_functions import *
 from nncompile.optim import *
 from nncompile.program.file_options import option
+from nncompile.program.loss_scaling import grad_scaler
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, swa, training
 
@@ -64,7 +65,7 @@ from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, sw
 # fmt: off
 __all__ = [
     # Models and recipes.
-    "Model", "Recipe", "Value", "assign", "ema", "maximize", "minimize", "model",
+    "Model", "Recipe", "Value", "assign", "ema", "grad_scaler", "maximize", "minimize", "model",
     "option", "swa", "training",
     # Element types.
     "bf16", "boolean", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",

@@ -11,11 +11,13 @@ from nncompile.cli.shared import Chosen, File, ProviderOfRun, Verbose
 from nncompile.cli.training import (
     BatchSize,
     CheckpointEvery,
+    Emulate,
     Epochs,
     LogFile,
     Monitor,
     Overwrite,
     Patience,
+    PrecisionOfRun,
     Quiet,
     Resume,
     RunName,
@@ -54,6 +56,8 @@ def train(
     seed: Seed = None,
     provider: ProviderOfRun = None,
     threads: Threads = None,
+    precision: PrecisionOfRun = None,
+    emulate: Emulate = False,
     resume: Resume = None,
     checkpoint_every: CheckpointEvery = None,
     patience: Patience = None,
@@ -80,6 +84,7 @@ def train(
       nncompile train digits.py --resume
       nncompile train digits.py --resume 3 --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
+      nncompile train digits.py --provider cuda --precision bf16
     """
     declared = load_file(file, model, settings)
     flags = {
@@ -90,6 +95,8 @@ def train(
         "settings": settings or None,
         "provider": provider,
         "threads": threads,
+        "precision": precision,
+        "emulate": emulate or None,
         "log": None if log is None else str(log.resolve()),
     }
 

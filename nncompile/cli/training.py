@@ -17,7 +17,7 @@ from nncompile.cli.report import Timing
 from nncompile.cli.shared import data_of, out, print_costs, print_files
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import Data, Declared
-from nncompile.program.recipe import Recipe
+from nncompile.program.recipe import Recipe, in_precision
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, RunDirectory, Trainer
 from nncompile.train.display import Display
 from nncompile.train.figures import figures
@@ -34,6 +34,19 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, from now
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a step.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")]
+PrecisionOfRun = Annotated[
+    str | None,
+    typer.Option(
+        help="Element type of matrix products and convolutions: f32, bf16 or f16.",
+        show_default="that of the recipe",
+    ),
+]
+Emulate = Annotated[
+    bool,
+    typer.Option(
+        "--emulate", help="Compute in float32 what kernels of 16 bits would, rounded: for tests."
+    ),
+]
 Resume = Annotated[
     str | None,
     typer.Option(
@@ -98,7 +111,7 @@ class Training:
         given = {k: x for k, x in self.flags.items() if x is not None}
         options = {**(saved.get("options") or {}), **given}
         declared, about = declaring(saved, options)
-        recipe, data = declared.recipe, data_of(declared)
+        recipe, data = in_precision_of(declared.recipe, options), data_of(declared)
         run = place(
             checkpoint_every=options.get("checkpoint_every", "5m"),
             monitor=options.get("monitor"),
@@ -156,6 +169,14 @@ class Training:
         return epochs, steps
 
 
+def in_precision_of(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe in the precision that the options ask for, if they do."""
+    if not options.get("precision") and not options.get("emulate"):
+        return recipe
+    precision = options.get("precision") or recipe.precision
+    return in_precision(recipe, precision, bool(options.get("emulate") or recipe.emulate))
+
+
 def _ended(fit: Callable[..., object], data: Data) -> int:
     """Trains on the data, and says with which exit code: that of a signal that ended it, or 0."""
     try:
@@ -182,7 +203,8 @@ def _words(options: Mapping[str, Any]) -> str:
     words: list[str] = []
     for name, x in options.items():
         option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
-        words += [option, *(map(str, x) if isinstance(x, list) else (str(x),))]
+        arguments = [] if x is True else x if isinstance(x, list) else [x]
+        words += [option, *map(str, arguments)]
     return shlex.join(words)
 
 

@@ -23,10 +23,12 @@ from nncompile.passes import Observer, check_passes
 from nncompile.program.accumulation_halves import AccumulationHalves, accumulation_halves
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
+from nncompile.program.precision import HALVES
 from nncompile.program.recipe import Recipe, assign
 from nncompile.program.reductions import METADATA_KEY as REDUCE
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
+from nncompile.runtime.half_kernels import check_precision
 from nncompile.runtime.native import native_library
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
@@ -199,6 +201,7 @@ class CompiledStep(Stages):
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
         `native` is False."""
+        check_precision(self.source.recipe, providers)
         state = self.source.initial() if state is None else state
         kernels = providers == "cpu" and native_library(native) is not None
         small = self._small_step(kernels)
@@ -301,7 +304,9 @@ def compile_step(
     report = report or Report()
     with report.stage("gradients"):
         step = compose(recipe)
-    return CompiledStep(tuple(without), opset, observe, report, source=step, kernels=kernels)
+    halves = recipe.precision in HALVES and not recipe.emulate
+    options: dict[str, Any] = {"source": step, "kernels": kernels, "halves": halves}
+    return CompiledStep(tuple(without), opset, observe, report, **options)
 
 
 def compiled_step(recipe: Recipe | CompiledStep, without: Collection[str] = ()) -> CompiledStep:

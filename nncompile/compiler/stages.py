@@ -72,12 +72,14 @@ class Target:
 
 @dataclass
 class Stages:
-    """Optimizes graphs and lowers them."""
+    """Optimizes graphs and lowers them; with `halves`, sums of products of 16 bits to operators of
+    16 bits."""
 
     without: tuple[str, ...] = ()
     opset: int = OPSET
     observe: Observer | None = None
     report: Report = field(default_factory=Report)
+    halves: bool = field(default=False, kw_only=True)
 
     def optimized(self, name: str, graph: Graph, without: Collection[str] = ()) -> Graph:
         """The graph after the passes."""
@@ -100,7 +102,8 @@ class Stages:
         """The `onnx.ModelProto` of an optimized graph."""
         types = {name: graph.leaves[name].type for name in weights if name in graph.leaves}
         with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, types, metadata, bounds, sizes, kernels)
+            options = bounds, sizes, kernels, self.halves
+            model = to_model(graph, self.opset, types, metadata, *options)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
 
@@ -146,6 +149,7 @@ class Stages:
             "name": target.name,
             "without": self.without,
             "opset": self.opset,
+            "halves": self.halves,
             "sizes": {str(name): size for name, size in target.sizes.items()},
             "bounded": target.is_bounded,
             "kernels": target.kernels,

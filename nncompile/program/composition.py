@@ -28,6 +28,7 @@ from nncompile.optim.schedules import TRAINING, Stateful
 from nncompile.program.descent import descended, groups, wide
 from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
 from nncompile.program.gradient_transforms import prepared
+from nncompile.program.loss_scaling import LossScaling
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Average, Recipe, assign, minimize
@@ -49,7 +50,9 @@ def compose(recipe: Recipe, window: Window = Window.EACH) -> Step:
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
     with recording_locations(recipe.model.graph.locations):
-        return _Composition(recipe, UpdatedState(recipe.accumulate, window)).result()
+        updated = UpdatedState(recipe.accumulate, window)
+        scaling = None if recipe.scaler is None else LossScaling(recipe.scaler, updated)
+        return _Composition(recipe, updated, scaling).result()
 
 
 @dataclass
@@ -58,6 +61,7 @@ class _Composition:
 
     recipe: Recipe
     updated: UpdatedState
+    scaling: LossScaling | None
     rates: dict[Stateful, str] = field(default_factory=dict)
     averages: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -80,13 +84,16 @@ class _Composition:
                 self._assign(update)
         for rate in self.rates:
             self._watch(rate)
+        if self.scaling:
+            self.scaling.settle()
         owned = {**model.parameters, **model.states}
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
             if owned[path] not in updated.now:
                 value = self._unless_empty(value, owned[path])
-                updated.now[owned[path]] = follows[f"{path}.next"] = value
                 self.reductions.add_statistic(path, value)
+                value = self.scaling.of_batch(value, owned[path]) if self.scaling else value
+                updated.now[owned[path]] = follows[f"{path}.next"] = value
         step = step_leaf()
         updated.now[step] = updated.split[step] = step + 1
         state = {"step": step, "seed": seed_leaf(), **owned, **updated.slots}
@@ -137,9 +144,13 @@ class _Composition:
     def _minimize(self, update: minimize) -> None:
         trained = update.trained(self.model, self.recipe.freeze)
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
-        derivatives = grad(loss.outputs["loss"], list(trained.values()))
+        scaled = self.scaling.scaled if self.scaling else lambda x: x
+        derivatives = grad(scaled(loss.outputs["loss"]), list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), derivatives, strict=True)))
         derivatives = self._at_present(update.loss, derivatives)
+        if self.scaling:
+            derivatives = self.scaling.unscaled(derivatives)
+            self.scaling.check_batch(derivatives)
         gradients = {
             path: self.updated.hand_over(f"{path}.grad", derivative)
             for path, derivative in zip(trained, derivatives, strict=True)
@@ -157,6 +168,8 @@ class _Composition:
                 path: accumulated_mean(self.updated, path, "accumulated", g, weight, following)
                 for path, g in gradients.items()
             }
+        if self.scaling:
+            following |= self.scaling.checked(gradients)
         gradients = prepared(update, gradients, self.updated.number)
         for optimizer, paths in groups(self.recipe, update, trained):
             self.rates |= dict.fromkeys(optimizer.stateful, paths[0])

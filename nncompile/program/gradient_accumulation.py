@@ -57,6 +57,7 @@ def batch_weight(
         unit if weight is None else weight
     )  # of which apart from the step nobody knows how many
     total = state.slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
+    state.accumulators.add(total)
     if state.window is Window.APPLY:
         return BatchWeight(unit, _divisor(total), {}, {total: zeros_like(weight)})
     current = replace([weight], now)[0] if now else weight
@@ -82,6 +83,7 @@ def accumulated_mean(
     """The mean of `x` over the batches since the last update: the slot holds the sum of that of
     each times its share, and its next value joins `following`. To be applied, all are in it."""
     total = state.slot(path, slot, zeros_like(x))
+    state.accumulators.add(total)
     is_known = state.window is Window.APPLY
     sum_ = total if is_known else total + cast(weight.share, x.dtype) * x
     following[total] = state.due(zeros_like(x), sum_)

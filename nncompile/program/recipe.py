@@ -14,14 +14,18 @@ from nncompile.autodiff.checkpointing import recomputed
 from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
 from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import recording_locations
-from nncompile.diagnostics.options import taking
+from nncompile.diagnostics.options import flag, taking
 from nncompile.ir.graph import Graph
 from nncompile.ir.names import matches
+from nncompile.ir.types import DType
 from nncompile.optim import Optimizer
 from nncompile.passes.inference import inference, with_statistics_held
+from nncompile.passes.mixed_precision import mixed_precision
 from nncompile.program.broadcast_warnings import warn_of_tables
+from nncompile.program.loss_scaling import grad_scaler
 from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.pickling import as_bytes
+from nncompile.program.precision import HALVES, PRECISIONS, precision_name
 from nncompile.program.updates import (
     DEFAULT_OPTIMIZER,
     Average,
@@ -60,6 +64,13 @@ class Recipe(SuggestsNames):
     examples. Where the loss is a sum over the examples, the gradients are added up.
     Steps without an update still count for the seed of random numbers and for running statistics.
     Learning rates, optimizers and averages count updates.
+
+    With `precision` "bf16" or "f16" matrix products and convolutions are computed in 16 bits, and
+    parameters, reductions, norms, losses and updates stay in float32 (see `mixed_precision`).
+    Metrics of `evaluate` and predictions are those of the float32 model. `scaler` multiplies the
+    losses (see `grad_scaler`), as "f16" needs it: there it is `grad_scaler()` unless one is given.
+    `emulate` computes the products in float32, between roundings to 16 bits: for devices without
+    kernels of 16 bits, which are refused otherwise. That is not faster, but tells what comes of it.
     """
 
     model: Model
@@ -71,6 +82,9 @@ class Recipe(SuggestsNames):
     freeze: tuple[str, ...] = ()
     recompute: tuple[str, ...] = ()
     accumulate: int = 1
+    precision: str = "f32"
+    scaler: grad_scaler | None = None
+    emulate: bool = False
 
     foreign_names: ClassVar[Mapping[str, str]] = {
         name: f"Trainer(recipe).{call}"
@@ -107,6 +121,7 @@ class Recipe(SuggestsNames):
                 whole_number(label, count, 1)
         seed_number(self.seed)
         whole_number("accumulate", self.accumulate, 1)
+        self._check_precision()
         leaves = {**self.model.parameters, **self.model.states}
         for pattern in self.freeze:
             if not any(matches(path, pattern) for path in (*leaves, *self.model.layers)):
@@ -160,6 +175,20 @@ class Recipe(SuggestsNames):
         alone = len(set(self.losses)) == 1
         return update.optimizer_of(path).of_loss(update.loss, update.maximize, alone)
 
+    def _check_precision(self) -> None:
+        precision_name(self.precision, PRECISIONS)
+        if self.scaler is None:
+            return
+        if not isinstance(self.scaler, grad_scaler):
+            raise ModelError(
+                f"scaler must be a grad_scaler, got {self.scaler!r}",
+                hint="scaler=grad_scaler(init_scale=1024)",
+            )
+        if not self.losses:
+            raise ModelError(
+                "scaler multiplies losses, but no update minimizes one", hint="leave scaler out"
+            )
+
     def _check_monitored(self, names: Sequence[str]) -> None:
         for name in names:
             if name not in self.model.metrics:
@@ -174,7 +203,7 @@ class Recipe(SuggestsNames):
         """The model as it is differentiated: frozen layers as after training, and the borders of
         what is recomputed."""
         model = self.model
-        if not self.freeze and not self.recompute:
+        if not self.freeze and not self.recompute and self.precision not in HALVES:
             return model
         leaves = {**model.parameters, **model.states}
         updates = {p: v for p, v in model.updates.items() if not matches(p, self.freeze)}
@@ -186,6 +215,8 @@ class Recipe(SuggestsNames):
             graph = inference(graph, f"{model.name}.{layer}")
         frozen = {leaf for path, leaf in leaves.items() if matches(path, self.freeze)}
         graph = with_statistics_held(graph, frozen)
+        if self.precision in HALVES:
+            graph = mixed_precision(graph, HALVES[self.precision])
         values = list(graph.outputs.values())
         if self.recompute:
             with recording_locations(model.graph.locations):
@@ -240,6 +271,9 @@ def training(
     freeze: str | Sequence[str] | Model | None = None,
     recompute: str | Sequence[str] = (),
     accumulate: int = 1,
+    precision: str | DType = "f32",
+    scaler: grad_scaler | None = None,
+    emulate: bool = False,
     **options: Unpack[Following],
 ) -> Recipe:
     """How `model` is trained: by minimizing one output with one optimizer, or by a list of
@@ -247,8 +281,8 @@ def training(
     batch size, the length (`epochs` or `steps`; whichever ends first where both are given) and
     the seed, which all can be overridden when training starts; and what is frozen (patterns, or a
     model that is called in this one; by default what the model says, which is all but the factors
-    of `lora(model)`), recomputed and accumulated, for which see `Recipe`. The other options are
-    those of `minimize`."""
+    of `lora(model)`), recomputed and accumulated, and the precision, for which see `Recipe`. The
+    other options are those of `minimize`."""
     if updates is None:
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
         several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
@@ -268,10 +302,34 @@ def training(
         freeze = _paths_within(freeze, model)
     frozen = _several(patterns_of("freeze", freeze))
     layers = _several(patterns_of("recompute", recompute))
-    recipe = Recipe(model, several, batch_size, epochs, steps, seed, frozen, layers, accumulate)
+    recipe = Recipe(
+        *(model, several, batch_size, epochs, steps, seed, frozen, layers, accumulate),
+        *_precision(precision, scaler, emulate),
+    )
     names = [*(u.loss for u in several if isinstance(u, _minimize)), *model.metrics]
     warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
     return recipe
+
+
+def in_precision(recipe: Recipe, precision: str | DType, emulate: bool = False) -> Recipe:
+    """The recipe with products computed in that precision, and for "f16" with losses that are
+    scaled; see `Recipe`. Raises `ModelError` for an unknown precision, and for `emulate` without
+    one of 16 bits."""
+    name, scaler, emulate = _precision(precision, recipe.scaler, emulate)
+    return replace(recipe, precision=name, scaler=scaler, emulate=emulate)
+
+
+def _precision(
+    precision: str | DType, scaler: grad_scaler | None, emulate: bool
+) -> tuple[str, grad_scaler | None, bool]:
+    """The fields of a recipe that say how its products are computed."""
+    name = precision_name(precision, PRECISIONS)
+    if flag("emulate", emulate) and name not in HALVES:
+        raise ModelError(
+            f"emulate is for precisions of 16 bits, not for {name}",
+            hint='leave it out, or say precision="bf16" (--precision bf16)',
+        )
+    return name, grad_scaler() if scaler is None and name == "f16" else scaler, emulate
 
 
 def _paths_within(inner: Model, model: Model) -> list[str]:

@@ -37,6 +37,7 @@ class UpdatedState:
     """The state after the updates so far: `now` as values of state and batch, `split` as values of
     state and `leaves`, the inputs of the update half that the gradient half computes, as `handed`.
     `slots` are the states that updates keep; `first` has their first values other than zeros.
+    `accumulators` are those of sums since the last update, `skipped` counts updates left out.
 
     One of `accumulate` steps updates; `window` says which of them this is.
     """
@@ -49,6 +50,8 @@ class UpdatedState:
     leaves: list[Value] = field(default_factory=list)
     slots: dict[str, Value] = field(default_factory=dict)
     first: dict[str, Value] = field(default_factory=dict)
+    accumulators: set[Value] = field(default_factory=set)
+    skipped: Value | None = None
 
     @property
     def accumulates(self) -> bool:
@@ -58,7 +61,8 @@ class UpdatedState:
     @cached_property
     def number(self) -> Value:
         """How many updates were made before this step."""
-        return step_leaf() // self.accumulate if self.accumulate > 1 else step_leaf()
+        due = step_leaf() // self.accumulate if self.accumulate > 1 else step_leaf()
+        return due if self.skipped is None else due - self.skipped
 
     @property
     def accumulated(self) -> Value:

@@ -13,7 +13,12 @@ from onnx import helper
 from nncompile.backends.onnx import older
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.fusions import Fusions
-from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
+from nncompile.backends.onnx.kernels import (
+    ELEMENT_TYPES,
+    HALF_KERNELS,
+    carriers_of,
+    signature_of,
+)
 from nncompile.backends.onnx.native.functions import Functions, constant_nodes
 from nncompile.backends.onnx.native.program import Lowered, elementwise_program
 from nncompile.backends.onnx.nodes import Call
@@ -28,6 +33,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
 from nncompile.ir.types import AnyType, DType, TupleType, Type, component_types, i64
 from nncompile.ops.loops.outlined import Elementwise
+from nncompile.passes.mixed_precision import PRODUCTS
 
 
 class Emitter(Fusions, Sizes):
@@ -51,10 +57,13 @@ class Emitter(Fusions, Sizes):
         bounds: dict[Dim, int] | None = None,
         sizes: Mapping[sp.Symbol, int] | None = None,
         functions: Functions | None = None,
+        halves: bool = False,
     ) -> None:
         super().__init__(opset, parent, conditional)
         # Of native kernels; None where files are to have none of them.
         self.functions: Functions | None = parent.functions if parent else functions
+        # Whether sums of products of 16 bits are for kernels of 16 bits.
+        self.halves: bool = parent.halves if parent else halves
         # In a function, the sizes that its model's inputs have.
         self._outer_sizes: frozenset[sp.Symbol] = parent._outer_sizes if parent else frozenset()
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
@@ -85,7 +94,8 @@ class Emitter(Fusions, Sizes):
         if isinstance(value.op, Item) and not _is_empty(value.type):
             return self._item(value, args[0][value.op.index])  # of results that may be very many
         self._declare(args, types)
-        wide = widened(value)
+        narrow = self.halves and isinstance(value.op, PRODUCTS)
+        wide = None if narrow else widened(value)
         if value.args and not value.op.makes and _is_empty(value.type):
             names = self._empty_result(value.type)
         elif wide is None:
@@ -212,7 +222,8 @@ class Emitter(Fusions, Sizes):
         signature = signature_of(call.op_type, self.opset)
         dtypes = [self._dtypes.get(name) for name in call.inputs]
         reduction = str(call.attributes.get("reduction", "none")).replace("none", "")
-        carriers = carriers_of(signature, reduction, tuple(dtypes))
+        has_halves = self.halves and call.op_type in HALF_KERNELS
+        carriers = carriers_of(signature, reduction, tuple(dtypes), has_halves)
         if not carriers:
             names = self._emit(call)
             self._dtypes.update(signature.results(names, dtypes, call.attributes))

@@ -97,6 +97,10 @@ KERNELS = _table(
     (_REALS | {u8}, "DepthToSpace"),
     ((i16, i32, i64, f32, f64), "Range"),
 )
+# The operators for which devices with kernels of 16 bits have them: CUDA has all of f16, and of
+# bf16 the first two; the others are defined for it from opset 22 on (onnxruntime's own table,
+# docs/OperatorKernels.md).
+HALF_KERNELS = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose"))
 # What holds every number of a type, the first choice first.
 _CARRIERS: dict[DType, tuple[DType, ...]] = {
     boolean: (i32, i64, u8, f32),
@@ -208,9 +212,10 @@ def signature_of(operator: str, opset: int) -> Signature:
 
 @lru_cache(maxsize=4096)
 def carriers_of(
-    signature: Signature, reduction: str, dtypes: tuple[DType | None, ...]
+    signature: Signature, reduction: str, dtypes: tuple[DType | None, ...], halves: bool = False
 ) -> Mapping[str, Carrier]:
-    """What carries the variables whose types have no kernel."""
+    """What carries the variables whose types have no kernel; floats of 16 bits have one where that
+    is for `halves`, and the operator is defined for them."""
     operator = signature.operator
     if reduction:
         operator = f"{operator}:{reduction}"
@@ -219,7 +224,8 @@ def carriers_of(
     for variable, dtype in signature.bound(dtypes):
         kernels = signature.allowed[variable]
         if variable == main:
-            kernels = kernels & KERNELS.get(operator, _USUAL)
+            known = KERNELS.get(operator, _USUAL)
+            kernels = kernels & (known | {f16, bf16} if halves else known)
         if dtype not in kernels:
             target = next((c for c in _CARRIERS.get(dtype, ()) if c in kernels), None)
             if target is not None:

@@ -52,6 +52,7 @@ def to_model(
     bounds: dict[Dim, int] | None = None,
     sizes: Mapping[sp.Symbol, int] | None = None,
     kernels: bool = False,
+    halves: bool = False,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
     the model chooses when it runs, but expects the `sizes` given here; and where there
@@ -59,7 +60,9 @@ def to_model(
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the
     graph's order; nodes carry the user's line and layer in their metadata. With `kernels` parts of
-    the graph are calls of native kernels, and functions of the model say what these compute.
+    the graph are calls of native kernels, and functions of the model say what these compute. With
+    `halves` sums of products of 16 bits are left to kernels of 16 bits, and are otherwise computed
+    in float32 and rounded.
     Raises `BackendError` for an opset out of range, a weight of another type than its leaf, and
     what has no lowering.
     """
@@ -73,7 +76,7 @@ def to_model(
     if kernels:
         with located_nowhere():
             graph = with_native_calls(graph, opset)
-    emitter = Emitter(opset, bounds=bounds, sizes=sizes, functions=functions)
+    emitter = Emitter(opset, bounds=bounds, sizes=sizes, functions=functions, halves=halves)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}
