@@ -24,7 +24,10 @@ FLOORS = (
     ("nncompile.runtime",),
     ("nncompile.compiler", "nncompile.frontends"),
     ("nncompile.train", "nncompile.interop"),
-    ("nncompile.verify", "nncompile.sklearn", "nncompile.report", "nncompile.finetuning"),
+    (
+        *("nncompile.verify", "nncompile.sklearn", "nncompile.report", "nncompile.finetuning"),
+        "nncompile.serving",
+    ),
     ("nncompile.cli",),
     ("nncompile.__main__",),
 )
@@ -59,6 +62,9 @@ OWNERS = {
     "typer": ("nncompile.cli",),
     "rich": ("nncompile.cli",),
     "sklearn": ("nncompile.sklearn",),
+    "fastapi": ("nncompile.serving",),
+    "uvicorn": ("nncompile.serving",),
+    "prometheus_client": ("nncompile.serving",),
 }
 
 

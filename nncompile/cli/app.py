@@ -23,6 +23,7 @@ with kept():
     from nncompile.cli.optimize import optimize
     from nncompile.cli.predict import predict
     from nncompile.cli.run import run
+    from nncompile.cli.serve import serve
     from nncompile.cli.settings import Command
     from nncompile.cli.shared import command
     from nncompile.cli.show import show
@@ -39,8 +40,8 @@ app = typer.Typer(
 )
 # In the order of the help.
 for function in (
-    *(init, import_, train, finetune, sweep, evaluate, predict, compile, run, optimize, diff),
-    *(show, check, verify, lr_find, doctor),
+    *(init, import_, train, finetune, sweep, evaluate, predict, compile, run, serve),
+    *(optimize, diff, show, check, verify, lr_find, doctor),
 ):
     kind = ResumableCommand if function in (train, finetune) else Command
     name = function.__name__.strip("_").replace("_", "-")

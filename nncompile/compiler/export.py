@@ -34,6 +34,7 @@ from nncompile.passes.weight_folding import bake
 from nncompile.program.model import Model
 from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
+from nncompile.program.rows import rows_apart
 from nncompile.runtime import (
     write_atomically,
 )
@@ -326,7 +327,7 @@ def _export_model(
         tensors = external_tensors(file, directory, weights)
         location = next((tensor.location for tensor in tensors.values()), None)
         about = {WEIGHTS: json.dumps({location: content_id(file)})} if location else {}
-        proto = to_model(graph, opset, tensors, {**model.metadata, **about})
+        proto = to_model(graph, opset, tensors, {**model.metadata, **rows_apart(graph), **about})
         return bytes(proto.SerializeToString())
 
     # Weights that lie elsewhere are not there for the checker, so it sees them as inputs.
@@ -356,7 +357,7 @@ def _export_whole(
 ) -> Path:
     """Writes one file of an inference graph, which may be compiled already, and its weights."""
     model = compiled.source
-    metadata = dict(model.metadata)
+    metadata = {**model.metadata, **rows_apart(graph)}
     target = Target(
         model.name,
         graph,

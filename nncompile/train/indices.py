@@ -31,8 +31,8 @@ from nncompile.ops.shape.gathering import Gather, TakeAlongAxis
 from nncompile.ops.shape.joining import Concat, Split
 from nncompile.ops.shape.reshape import Reshape, Transpose
 from nncompile.ops.shape.slicing import Pad, Slice
+from nncompile.program.rows import Rowwise
 from nncompile.program.shape_check import Sizes
-from nncompile.train.rows import Rowwise
 
 _WHOLE = (Cast, Expand, AssertInRange, AssertAtMost, Reshape, Transpose)  # which keep all numbers
 _MOVES = (*_WHOLE, Concat, Item, Slice, Split)  # which keep some

@@ -13,7 +13,7 @@ from nncompile.ir.graph import Graph, Input, Item
 from nncompile.ir.op import Value, described
 from nncompile.ir.types import Array, is_real, max_norm
 from nncompile.ops.shape.reshape import Reshape
-from nncompile.train.rows import (
+from nncompile.program.rows import (
     Mixed,
     Rowwise,
     axes_of_batch,

@@ -9,10 +9,27 @@ import sympy as sp
 from nncompile.elementwise.map import Map
 from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Dim, product, same, symbols
-from nncompile.ir.graph import Input, Item, toposort
+from nncompile.ir.graph import Graph, Input, Item, input_of, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.types import TupleType
 from nncompile.ops.shape.reshape import Reshape
+
+METADATA_KEY = "nncompile.rows"
+"""The key of an inference model's metadata: the size along which its rows are apart."""
+
+
+def rows_apart(graph: Graph) -> dict[str, str]:
+    """What an ONNX file says of its rows: where all inputs and outputs begin with one size, and
+    each row of the outputs follows from that row of the inputs alone, the name of the size. Then
+    examples of different people may be computed together."""
+    inputs = [leaf for leaf in graph.leaves.values() if input_of(leaf).kind == "input"]
+    firsts = {v.shape[0] if v.shape else None for v in (*inputs, *graph.outputs.values())}
+    size = firsts.pop() if len(firsts) == 1 else None
+    if not isinstance(size, sp.Symbol):
+        return {}
+    rowwise = Rowwise(size)
+    is_apart = all(rowwise(v) and rowwise.axes[v] == 0 for v in graph.outputs.values())
+    return {METADATA_KEY: size.name} if inputs and is_apart else {}
 
 
 class Mixed(Exception):
