@@ -32,6 +32,8 @@ collect_ignore = ["nncompile/templates"]  # programs of users: tests/test_templa
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
 if not find_spec("sklearn"):
     collect_ignore_glob = [*collect_ignore_glob, "nncompile/sklearn/*"]
+if not find_spec("fastapi"):
+    collect_ignore_glob = [*collect_ignore_glob, "nncompile/serving/*"]
 
 
 class OneThread(onnxruntime.InferenceSession):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [page for page in PAGES if any(parts_of(page))]
 EXTRAS = ("torch", "sklearn", "pandas", "polars", "pyarrow", "matplotlib", "skl2onnx", "optuna")
+EXTRAS += ("tritonclient",)
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ class Doubling:
     inputs = (Port("x", F32, ("n", None)),)
     outputs = (Port("y", F32, ("n", None)),)
 
-    def __init__(self, rows: str | None = "n") -> None:
-        self.rows = rows
+    def __init__(self, rows: str | None = "n", most: int | None = None) -> None:
+        self.rows, self.most = rows, most
         self.sizes: list[int] = []
         self.closed = False
         self.go_on = threading.Event()
@@ -42,7 +42,7 @@ class Doubling:
             raise BackendError("13 is refused")
         if (feeds["x"] == 14).any():
             raise ZeroDivisionError("of a library")
-        return {"y": 2 * feeds["x"]}
+        return {"y": 2 * feeds["x"][: self.most]}
 
     def close(self) -> None:
         self.closed = True
@@ -105,6 +105,12 @@ def test_rows_that_depend_on_each_other_are_computed_by_request() -> None:
     served = Doubling(rows=None)
     together(served, rows(1), rows(2))
     assert served.sizes == [1, 1, 1]
+
+
+def test_outputs_without_a_row_for_each_example_are_computed_by_request() -> None:
+    """A file may say of its rows what is not so."""
+    one, other = together(Doubling(most=1), rows(1), rows(2, 3))
+    np.testing.assert_array_equal([*one["y"], *other["y"]], rows(2, 4))
 
 
 def test_a_request_that_fails_fails_alone() -> None:

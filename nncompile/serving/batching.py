@@ -83,7 +83,10 @@ class Batcher:
                 self._arrived.clear()
                 continue
             self._measures.batch(self.served.name, sum(x.rows for x in group))
-            answers = await loop.run_in_executor(self._pool, self._answers, group)
+            try:
+                answers = await loop.run_in_executor(self._pool, self._answers, group)
+            except Exception as error:  # such as of memory; the next ones may find enough
+                answers = [_failure(error)] * len(group)
             for waiting, answer in zip(group, answers, strict=True):
                 if waiting.answer.done():  # it took too long
                     continue
@@ -114,7 +117,8 @@ class Batcher:
             return [self._answer(group[0].feeds)]
         names = group[0].feeds
         together = self._answer({n: np.concatenate([x.feeds[n] for x in group]) for n in names})
-        if isinstance(together, Exception):
+        count = sum(x.rows for x in group)
+        if isinstance(together, Exception) or any(len(x) != count for x in together.values()):
             return [self._answer(waiting.feeds) for waiting in group]
         ends = np.cumsum([x.rows for x in group])[:-1]
         parts = {name: np.split(array, ends) for name, array in together.items()}
@@ -126,4 +130,8 @@ class Batcher:
         except CompileError as error:
             return error
         except Exception as error:  # a server outlives what nobody thought of
-            return BackendError(f"{type(error).__name__}: {error}")
+            return _failure(error)
+
+
+def _failure(error: Exception) -> BackendError:
+    return BackendError(f"{type(error).__name__}: {error}")

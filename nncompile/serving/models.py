@@ -46,6 +46,7 @@ class ServedModel:
         self.rows = first if isinstance(first, str) and is_apart else None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs. Raises what `Session.run` does."""
         return self._session.run(feeds)
 
     def close(self) -> None:
@@ -68,6 +69,7 @@ class ServedStep:
         self._saved = time.monotonic()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The metrics of a step on these data. Raises what `StepRunner.step` does."""
         self._runner.step(check_feeds(self.inputs, feeds))
         if time.monotonic() - self._saved > SAVED_EVERY:
             self.close()
