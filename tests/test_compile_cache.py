@@ -40,7 +40,7 @@ def test_what_is_compiled_again_is_the_same(cache: Path) -> None:
     names = ("step", "gradient", "update", "evaluate")
     assert [cold.content(n) for n in names] == [warm.content(n) for n in names]
     for kernels in (False, True):
-        assert cold._small_step(kernels) == warm._small_step(kernels)
+        assert cold._sized(kernels) == warm._sized(kernels)
         assert cold._general_step(kernels) == warm._general_step(kernels)
     assert warm.report.is_cached and not cold.report.is_cached
     assert warm.report.nodes == cold.report.nodes

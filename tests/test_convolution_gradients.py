@@ -65,6 +65,13 @@ def test_gradient_at_weights_with_stride() -> None:
     assert sorted(found) == sorted(["Reshape", *GROUPED_TAP, "Reshape"])
 
 
+def test_gradient_at_weights_of_many_taps_with_stride() -> None:
+    """A strided slice for each of four phases, of which taps are contiguous slices."""
+    found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 4, 4), stride=2, padding=1))
+    phases = ["Slice", "Reshape"] * 4
+    assert sorted(found) == sorted(["Pad", "Pad", "Reshape", *phases, *TAP * 16, *JOINED])
+
+
 def test_gradient_at_weights_of_many_channels() -> None:
     """Each tap is one contiguous slice of x with its rows joined."""
     found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
@@ -132,6 +139,10 @@ def test_the_batch_of_a_recipe_says_how_gradients_at_weights_are_summed() -> Non
         ((8, 8, 8), (8, 1, 3, 3), {"padding": 1, "groups": 8, "stride": 2}),
         ((32, "h", "w"), (32, 8, 3, 3), {"padding": 1, "groups": 4}),
         ((16, "h", "w"), (8, 16, 1, 1), {"stride": 3}),
+        ((16, "h", "w"), (8, 16, 4, 4), {"stride": 2, "padding": 1}),
+        ((16, 8, 9), (8, 8, 3, 3), {"stride": (2, 1), "padding": 1, "groups": 2}),
+        ((8, "h", "w"), (8, 1, 4, 5), {"stride": (1, 3), "padding": 2, "groups": 8}),
+        ((8, "h", "w"), (8, 8, 4, 4), {"stride": 2, "dilation": (2, 1), "padding": 3}),
     ],
 )
 @pytest.mark.parametrize("dtype", [f32, f64])
@@ -159,6 +170,24 @@ def test_every_form_of_the_gradient_at_weights_is_right_at_every_size(
         assert_close(
             run(feeds, {"gradient": w})["gradient"], expected.numpy(), dtype.name, str(sizes)
         )
+
+
+@pytest.mark.parametrize("kernel", [(7,), (3, 3, 3)])
+def test_gradient_at_weights_with_stride_along_other_numbers_of_axes(
+    kernel: tuple[int, ...],
+) -> None:
+    rank = len(kernel)
+    shape, weights = (2, 8, *(7, 6, 5)[:rank]), (8, 8, *kernel)
+    gradient, data, g = weight_gradient(shape, weights, f64, stride=2, padding=2)
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=shape), torch.zeros(weights, dtype=torch.float64, requires_grad=True)
+    convolved = functional.conv1d if rank == 1 else functional.conv3d
+    y = convolved(torch.tensor(x), w, stride=2, padding=2)
+    above = rng.normal(size=y.shape)
+    (expected,) = torch.autograd.grad(y, w, torch.tensor(above))
+    run = session(valid_model(Graph("test", {"gradient": gradient}, (data, g))))
+    found = run({"x": x, "g": above}, {"gradient": weights})["gradient"]
+    assert_close(found, expected.numpy(), "float64", f"{rank} axes")
 
 
 def test_gradient_at_data_is_a_transposed_convolution() -> None:

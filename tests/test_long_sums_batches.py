@@ -11,6 +11,7 @@ import pytest
 from dsl import Dense, adam, flatten, model, sgd, training
 from nncompile import ops
 from nncompile.backends.onnx import from_bytes, to_model
+from nncompile.compiler import compile as compile_module
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.dims import substitute, symbol
 from nncompile.ir.graph import Graph
@@ -25,38 +26,55 @@ from tests.leaves import leaf
 from tests.long_sum_checks import near, positive, thousand
 
 
-def test_a_step_for_a_batch_of_any_size() -> None:
-    """The step that a runner has for small batches has no choices in it; for large ones another
-    model takes its place, and back."""
+@pytest.mark.parametrize("optimizer", [sgd(1e-9), adam(1e-3)])
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_step_for_a_batch_of_any_size(optimizer: Any, most: int, monkeypatch: Any) -> None:
+    """Steps of a runner are made for sizes of batches, without choices in them, until there are
+    many: then one chooses at run time."""
 
     @model
     def line(x: Value = f32["batch", 3], y: Value = f32["batch"]) -> dict[str, Value]:
         predicted = x >> Dense(1) >> flatten
         return {"loss": ops.mean((ops.reshape(predicted, y.shape) - y) ** 2)}
 
-    for optimizer in (sgd(1e-9), adam(1e-3)):
-        compiled = compile_step(training(line, optimizer=optimizer, batch_size=8))
-        small = compiled._small_step(kernels=False)
-        assert "If" not in {node.op_type for node in from_bytes(small.content).graph.node}
-        general = from_bytes(compiled._general_step(kernels=False))
-        assert "If" in {node.op_type for node in general.graph.node}
-        assert min(small.bounds.values()) >= 128
-        state = compiled.source.initial(0)
-        runner = compiled.runner(state, threads=1)
-        first = runner.session
-        rng = np.random.default_rng(0)
-        for rows in (8, 300_007, 8, 300_007):
-            batch = {"x": thousand(rng, (rows, 3)), "y": thousand(rng, (rows,))}
-            expected = evaluate(compiled.source.step, {**state, **batch}, precision=np.float64)
-            runner.step(batch)
-            assert (runner.session is first) == (rows == 8)
-            loss = runner.metrics()["loss"]
-            near(loss, expected["loss"], expected["loss"], f"loss of {rows}", 3e-6)
-            state = runner.state()
-            for path, following in compiled.source.state_map.items():
-                if state[path].dtype == np.float32:
-                    scale = np.abs(expected[following]).max() + 1e-30
-                    near(state[path], expected[following], scale, f"{path} of {rows}", 3e-6)
+    monkeypatch.setattr(compile_module, "SIZED", most)
+    compiled = compile_step(training(line, optimizer=optimizer, batch_size=8))
+    state = compiled.source.initial(0)
+    runner = compiled.runner(state, threads=1)
+    first = runner.session
+    rng = np.random.default_rng(0)
+    for rows, made in ((8, 1), (600, 2), (5, 2), (300_007, 3)):
+        batch = {"x": thousand(rng, (rows, 3)), "y": thousand(rng, (rows,))}
+        expected = evaluate(compiled.source.step, {**state, **batch}, precision=np.float64)
+        runner.step(batch)
+        assert (runner.session is first) == (rows <= 8)
+        assert len(compiled._sized_steps[False]) == min(made, most)
+        nodes = from_bytes(runner.model).graph.node
+        assert any(node.op_type == "If" for node in nodes) == (most == 1 and rows > 8)
+        loss = runner.metrics()["loss"]
+        near(loss, expected["loss"], expected["loss"], f"loss of {rows}", 3e-6)
+        state = runner.state()
+        for path, following in compiled.source.state_map.items():
+            if state[path].dtype == np.float32:
+                scale = np.abs(expected[following]).max() + 1e-30
+                near(state[path], expected[following], scale, f"{path} of {rows}", 3e-6)
+
+
+def test_a_step_for_a_large_batch_is_right_for_a_small_one() -> None:
+    """What is summed in blocks may be short; a bound is where it is not."""
+
+    @model
+    def line(x: Value = f32["batch", 3]) -> dict[str, Value]:
+        return {"loss": ops.mean(x >> Dense(1))}
+
+    compiled = compile_step(training(line, optimizer=sgd(1e-9), batch_size=100_000))
+    runner = compiled.runner(threads=1)
+    first, rng = runner.session, np.random.default_rng(0)
+    for rows in (100_000, 7):
+        runner.step({"x": thousand(rng, (rows, 3))})
+        assert runner.session is first
+    (step,) = compiled._sized_steps[False]
+    assert all(bound >= 100_000 for bound in step.bounds.values())
 
 
 def test_a_step_in_a_file_sums_as_the_batch_of_the_recipe_asks() -> None:

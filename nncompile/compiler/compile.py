@@ -41,13 +41,21 @@ _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inpu
 CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
 
 
-class SmallStep(NamedTuple):
-    """The file of a step for small batches, the sizes up to which it is right, and whether its
-    tensors fit into the processor's cache."""
+SIZED = 3  # files of a step that are made for sizes of batches, before one that chooses at run time
+
+
+class SizedStep(NamedTuple):
+    """The file of a step that sums as suits batches of some sizes, the bounds up to which it is
+    right, and whether its tensors fit into the processor's cache."""
 
     content: bytes
     bounds: dict[Dim, int]
     fits: bool
+
+    def takes(self, sizes: Mapping[sp.Symbol, int]) -> bool:
+        """Whether it is right for batches of these sizes."""
+        bounded = ((substitute(size, sizes), bound) for size, bound in self.bounds.items())
+        return all(isinstance(n, int) and n <= bound for n, bound in bounded)
 
 
 @dataclass
@@ -60,7 +68,7 @@ class CompiledStep(Stages):
     kernels: bool = field(default=True, kw_only=True)
     # With calls of native kernels, and without them.
     _general_steps: dict[bool, bytes] = field(init=False, default_factory=dict, repr=False)
-    _small_steps: dict[bool, SmallStep] = field(init=False, default_factory=dict, repr=False)
+    _sized_steps: dict[bool, list[SizedStep]] = field(init=False, default_factory=dict, repr=False)
 
     @cached_property
     def gradient(self) -> Graph:
@@ -142,13 +150,22 @@ class CompiledStep(Stages):
             self._general_steps[kernels] = entry.content
         return self._general_steps[kernels]
 
-    def _small_step(self, kernels: bool) -> SmallStep:
-        """The step for small batches, which chooses no ways of summing at run time."""
-        if kernels not in self._small_steps:
-            self._small_steps[kernels] = self._made_small(kernels)
-        return self._small_steps[kernels]
+    def _sized(self, kernels: bool) -> list[SizedStep]:
+        """The steps that were made for sizes, first of all those of the recipe."""
+        if kernels not in self._sized_steps:
+            self._sized_steps[kernels] = [self._made_for(kernels, self._batch_sizes)]
+        return self._sized_steps[kernels]
 
-    def _made_small(self, kernels: bool) -> SmallStep:
+    def _step_for(self, kernels: bool, sizes: Mapping[sp.Symbol, int]) -> bytes:
+        """The step for a batch of these sizes, which chooses no ways of summing at run time, unless
+        batches are of very different sizes."""
+        steps = self._sized(kernels)
+        if not any(step.takes(sizes) for step in steps) and len(steps) < SIZED:
+            steps.append(self._made_for(kernels, sizes))
+        found = next((step.content for step in steps if step.takes(sizes)), None)
+        return self._general_step(kernels) if found is None else found
+
+    def _made_for(self, kernels: bool, sizes: Mapping[sp.Symbol, int]) -> SizedStep:
         batch_size = int(self.source.recipe.batch_size)
 
         def about(graph: Graph, bounds: Mapping[Dim, int]) -> dict[str, Any]:
@@ -156,9 +173,9 @@ class CompiledStep(Stages):
             return {"bounds": pairs, "fits": _fits_cache(graph, batch_size)}
 
         options: dict[str, Any] = {"metadata": self.metadata, "about": about, "is_bounded": True}
-        entry = self._entry("step", size=batch_size, kernels=kernels, **options)
+        entry = self._entry("step", size=batch_size, kernels=kernels, sizes=sizes, **options)
         bounds = {from_json(size): bound for size, bound in entry.about["bounds"]}
-        return SmallStep(entry.content, bounds, entry.about["fits"])
+        return SizedStep(entry.content, bounds, entry.about["fits"])
 
     def _source(self, name: str) -> Graph:
         """The graph of that name before the passes."""
@@ -204,16 +221,13 @@ class CompiledStep(Stages):
         check_precision(self.source.recipe, providers)
         state = self.source.initial() if state is None else state
         kernels = providers == "cpu" and native_library(native) is not None
-        small = self._small_step(kernels)
+        first = self._sized(kernels)[0]
 
-        def general(shapes: Shapes) -> Any:
-            sizes = self.sizes(shapes)
-            bounded = [(substitute(d, sizes), bound) for d, bound in small.bounds.items()]
-            is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
-            return None if is_small else self._general_step(kernels)
+        def suited(shapes: Shapes) -> bytes:
+            return self._step_for(kernels, self.sizes(shapes))
 
-        options = (not small.fits, self.sizes, general, profile, after, native, in_place)
-        return StepRunner(small.content, state, providers, threads, *options)
+        options = (not first.fits, self.sizes, suited, profile, after, native, in_place)
+        return StepRunner(first.content, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata: what maps each state input to the output with its next value, and what

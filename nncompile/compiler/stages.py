@@ -53,9 +53,9 @@ class Target:
 
     `metadata` gives that of the file by the optimized graph, and `depends` is all that it and
     `about` depend on beside the source. `about` gives what else is to be known of the optimized
-    graph and the bounds of its sizes, as JSON has it. `is_bounded` is for small sizes alone, with
-    bounds; `sizes` are expected ones, and with `kernels` there are calls of native kernels. Those
-    of `weights` that are needed are in the file, without elements. See `to_model`.
+    graph and the bounds of its sizes, as JSON has it. `is_bounded` is for sizes up to bounds alone;
+    `sizes` are expected ones, and with `kernels` there are calls of native kernels. Those of
+    `weights` that are needed are in the file, without elements. See `to_model`.
     """
 
     name: str

@@ -285,15 +285,17 @@ class Emitter(Fusions, Sizes):
         and a choice that is made at run time, where only data tell. They give a name, or for a
         tuple type a tuple of names.
 
-        Sizes that are `expected` are those. Where there are `bounds`, sizes that the inputs have
-        are taken to be small, and how small they must be is entered there.
+        Sizes that are `expected` are those. Where there are `bounds`, other sizes that the inputs
+        have are taken to be small, and up to what size `few` was chosen is entered there; what
+        `many` emits is right for all sizes.
         """
         expected = substitute(size, self.expected)
-        if isinstance(expected, int):
-            return few(self) if expected <= limit else many(self)
-        known = self._bounded()
-        if self.bounds is not None and symbols([size]) <= known:
-            self.bounds[size] = min(limit, self.bounds.get(size, limit))
+        if isinstance(expected, int) and expected > limit:
+            return many(self)
+        is_bounded = self.bounds is not None and symbols([size]) <= self._bounded()
+        if is_bounded or isinstance(expected, int):
+            if self.bounds is not None and not isinstance(size, int):
+                self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
         types = component_types(type_)
 

@@ -56,7 +56,8 @@ def to_model(
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
     the model chooses when it runs, but expects the `sizes` given here; and where there
-    are `bounds` it takes all sizes of inputs for small ones, and how small is entered there.
+    are `bounds` it takes all other sizes of inputs for small ones, and the bounds up to which what
+    was chosen is right are entered there.
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the
     graph's order; nodes carry the user's line and layer in their metadata. With `kernels` parts of

@@ -29,6 +29,9 @@ from nncompile.ops.windows.convolution import Ints, Window
 # Measured in onnxruntime 1.31 on one core. With fewer channels the taps are joined for one product;
 # with more, that copies more than it gains.
 FEW_CHANNELS = 8
+# A strided slice takes as long for an element as three contiguous ones. With fewer taps of a phase
+# (an image of every stride-th element), the gradient's rows take longer to widen than that gains.
+FEW_TAPS = 3
 
 
 def convolution(x: Value, w: Value, window: Window, groups: int) -> Value:
@@ -79,12 +82,13 @@ def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
     shape = (g.shape[1], ins, *window.kernel)
     is_alone = groups > 1 and ins == 1
     is_joined = not is_alone and isinstance(ins, int) and ins < FEW_CHANNELS
-    if any(s != 1 for s in window.strides):
+    phases = math.prod(window.strides)
+    if phases > 1 and (is_joined or math.prod(window.kernel) < FEW_TAPS * phases):
         taps, seen = [_flat(tap) for tap in _taps(x, window)], [_flat(g)]
     elif not is_joined and _keeps_rows(x, g, window):
         taps, seen = _shifted_taps(x, g, window)
     else:
-        taps, seen = _contiguous_taps(x, window), [_flat(_as_wide(g, window, x.shape[2:]))]
+        taps, seen = _contiguous_taps(x, window), [_flat(_as_wide(g, window))]
     taps, seen = ([_grouped(x, groups) for x in xs] for xs in (taps, seen))
     pairs = list(zip(taps, itertools.cycle(seen)))
     if is_alone:
@@ -115,8 +119,8 @@ def _tap_offsets(window: Window) -> list[Ints]:
 
 
 def _with_zeros(x: Value, window: Window, counts: Ints = ()) -> Value:
-    """x with its padding, and `counts` zeros after the first spatial axes."""
-    extra = (*counts, *(0,) * (window.rank - len(counts)))
+    """x with its padding, and `counts` zeros after the spatial axes."""
+    extra = counts or (0,) * window.rank
     after = [a + e for a, e in zip(window.after, extra, strict=True)]
     return padded(x, (0, 0, *window.before), (0, 0, *after))
 
@@ -129,28 +133,45 @@ def _taps(x: Value, window: Window) -> list[Value]:
 
 
 def _contiguous_taps(x: Value, window: Window) -> list[Value]:
-    """The taps for stride 1 as contiguous slices of x with its spatial axes joined.
+    """The taps as contiguous slices of images with their spatial axes joined: of x for stride 1,
+    else of its *phases*, every stride-th element of it from some place on.
 
-    They hold rows as wide as x is, with elements that belong to no result at the ends: g must have
-    zeros there. One more row of zeros keeps the last tap within x.
+    They hold rows as wide as these images are, with elements that belong to no result at the ends:
+    g must have zeros there. One more row of zeros keeps the last tap within them.
     """
-    results, widths = window.results(x.shape[2:]), window.padded(x.shape[2:])
-    needs_row = any(k > 1 for k in window.kernel[1:])
-    x = _flat(_with_zeros(x, window, (1,) if needs_row else ()))
+    strides, results = window.strides, window.results(x.shape[2:])
+    more_rows = int(any(k > 1 for k in window.kernel[1:]))
+    widths = _widths(window, results)
+    sizes = (dim(widths[0] + more_rows), *widths[1:])
+    extra = [stride - 1 for stride in strides]
+    extra[0] += more_rows * strides[0]
+    x = _with_zeros(x, window, tuple(extra))
     length = product((results[0], *widths[1:]))
+    phases: dict[Ints, Value] = {}
     taps: list[Value] = []
     for offsets in _tap_offsets(window):
+        phase = tuple(o % s for o, s in zip(offsets, strides, strict=True))
+        if phase not in phases:
+            at, steps = (0, 0, *phase), (1, 1, *strides)
+            phases[phase] = _flat(part(x, at, (*x.shape[:2], *sizes), steps))
         start: Any = 0
-        for offset, width in zip(offsets, widths, strict=True):
-            start = start * width + offset
-        taps.append(part(x, (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
+        for offset, stride, width in zip(offsets, strides, widths, strict=True):
+            start = start * width + offset // stride
+        taps.append(part(phases[phase], (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
     return taps
 
 
+def _widths(window: Window, results: Shape) -> Shape:
+    """The sizes of phases that hold all that the taps see for these results."""
+    reaches = ((e - 1) // s for e, s in zip(window.extents, window.strides, strict=True))
+    return tuple(dim(n + reach) for n, reach in zip(results, reaches, strict=True))
+
+
 def _keeps_rows(x: Value, g: Value, window: Window) -> bool:
-    """Whether results lie in rows as long as those of the image x, of known size."""
+    """Whether the results of stride 1 lie in rows as long as those of the image x, of known
+    size."""
     is_known = all(isinstance(n, int) for n in (*x.shape[2:], *g.shape[2:]))
-    return window.rank == 2 and is_known and x.shape[3] == g.shape[3]
+    return window.strides == (1, 1) and is_known and x.shape[3] == g.shape[3]
 
 
 def _shifted_taps(x: Value, g: Value, window: Window) -> tuple[list[Value], list[Value]]:
@@ -173,9 +194,9 @@ def _shifted_taps(x: Value, g: Value, window: Window) -> tuple[list[Value], list
     return taps, seen
 
 
-def _as_wide(g: Value, window: Window, sizes: Shape) -> Value:
-    """g with zeros at the ends of its rows, as wide as x with its padding."""
-    widths: Any = window.padded(sizes)
+def _as_wide(g: Value, window: Window) -> Value:
+    """g with zeros at the ends of its rows, as wide as what the taps are slices of."""
+    widths: Any = _widths(window, g.shape[2:])
     after = [0, 0, 0, *(dim(w - n) for w, n in zip(widths[1:], g.shape[3:], strict=True))]
     return padded(g, [0] * g.rank, after)
 
