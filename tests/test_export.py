@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 
 from dsl import BatchNorm, Dense, model, mse, random_normal
-from nncompile.compiler.export import InitialWeightsWarning, export, target_of
+from nncompile.compiler.export import InitialWeightsWarning, export
+from nncompile.compiler.targets import target_of
 from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32

@@ -17,6 +17,7 @@ from nncompile.cli.shared import (
     File,
     Verbose,
     Without,
+    data_or_none,
     out,
     print_costs,
     print_files,
@@ -24,9 +25,13 @@ from nncompile.cli.shared import (
 )
 from nncompile.cli.trained import checkpoint_of
 from nncompile.compiler.adapters import has_numbers
-from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
+from nncompile.compiler.export import export
 from nncompile.compiler.stages import Report
+from nncompile.compiler.targets import INFERENCE, TARGETS, target_of
 from nncompile.diagnostics.tables import columns
+from nncompile.ir.types import Array
+from nncompile.program.model_file import Declared
+from nncompile.train.sources.declared import sample_of
 
 # Of others, OUT.step.onnx and the like.
 SUFFIXES = {
@@ -35,6 +40,7 @@ SUFFIXES = {
     "torchscript-step": ".step.pt",
     "pt2": ".pt2",
     "adapter": ".adapter.safetensors",
+    "web": ".web",
 }
 Target = StrEnum("Target", TARGETS)  # type: ignore[misc]  # its members are known when it runs
 DEFAULT_TARGET = Target(TARGETS[0])
@@ -44,7 +50,7 @@ def compile(
     file: File,
     to: Annotated[Target, typer.Option(help="What to write.")] = DEFAULT_TARGET,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write.")
+        Path | None, typer.Option("--output", "-o", help="The file, or the directory, to write.")
     ] = None,
     params: Annotated[Path | None, typer.Option(help="Weights: a checkpoint, or a run.")] = None,
     initial: Annotated[
@@ -73,7 +79,8 @@ def compile(
     OUT.state.safetensors. gradient, update: the two halves of the step. torchscript: the inference
     model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
     state and changes it. pt2: the inference model for torch.export.load. adapter: the factors of
-    low-rank adaptation. Weights are initial ones unless a checkpoint is given, which is said in a
+    low-rank adaptation. web: a directory with a page that trains in a browser, and a module for
+    browsers and Node. Weights are initial ones unless a checkpoint is given, which is said in a
     line.
 
     \b
@@ -83,6 +90,7 @@ def compile(
       nncompile compile digits.py --training-info -o digits.onnx
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
+      nncompile compile digits.py --to web -o site
     """
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any
@@ -107,6 +115,7 @@ def compile(
             report=report,
             training_info=training_info,
             kernels=kernels,
+            sample=_sample(declared) if to == "web" else None,
         )
     if verbose:
         rows = [
@@ -118,6 +127,8 @@ def compile(
         peak = peak_memory()
         out.print(f"{timing.seconds:.2f} s in all" + (f", peak memory {peak}" if peak else ""))
     print_files(*paths)
+    if to == "web":
+        out.print(f"python -m http.server -d {output} shows it on http://localhost:8000")
     untrained = to in INFERENCE and params is None and not has_numbers(declared.model)
     if untrained and not initial:
         typer.echo(
@@ -136,3 +147,9 @@ def compile(
             "nodes": report.nodes,
         }
     )
+
+
+def _sample(declared: Declared) -> dict[str, Array] | None:
+    """Some of the data that the file declares; None without any."""
+    data = data_or_none(declared)
+    return None if data is None else sample_of(declared.model, data.train, declared.recipe.seed)

@@ -26,6 +26,7 @@ from nncompile.program.model import Model
 from nncompile.program.precision import HALVES
 from nncompile.program.recipe import Recipe, assign
 from nncompile.program.reductions import METADATA_KEY as REDUCE
+from nncompile.program.repeated import repeated
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
 from nncompile.runtime.half_kernels import check_precision
@@ -35,6 +36,7 @@ from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
 
+_WHOLE = ("step", "steps")
 _APART = ("accumulate", "apply")  # whose graphs are not those of the step
 _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
 
@@ -86,6 +88,11 @@ class CompiledStep(Stages):
         return self.optimized("step", self.source.step)
 
     @cached_property
+    def steps(self) -> Graph:
+        """The graph of several steps in one run, each of which is the optimized one."""
+        return repeated(self.step, self.source.state_map)
+
+    @cached_property
     def evaluate(self) -> Graph:
         """The optimized graph of the metrics in inference mode."""
         return self.optimized("evaluate", self.source.evaluate)
@@ -125,12 +132,12 @@ class CompiledStep(Stages):
         return accumulation_halves(self.source.recipe)
 
     def content(self, name: str) -> bytes:
-        """The bytes of an ONNX file: of "step", "gradient", "update", "accumulate", "apply" or
-        "evaluate"."""
+        """The bytes of an ONNX file: of "step", "steps", "gradient", "update", "accumulate",
+        "apply" or "evaluate"."""
         if name == "evaluate":
             return self._entry(name).content
         sizes = {} if name in ("update", "apply") else self._batch_sizes
-        metadata = self.metadata if name == "step" else self._metadata_of_half(name)
+        metadata = self.metadata if name in _WHOLE else self._metadata_of_half(name)
         how: dict[str, Any] = {"metadata": metadata, "sizes": sizes, "kernels": self.kernels}
         return self._entry(name, **how).content
 

@@ -14,14 +14,14 @@ from nncompile.compiler.companions import companion, save_beside
 from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model, compile_step
 from nncompile.compiler.originals import export_original
 from nncompile.compiler.stages import Report, Target
+from nncompile.compiler.targets import INFERENCE, SUFFIXES, TORCH_TARGETS, target_of
 from nncompile.compiler.training_info import check_training_info, trainable_model
+from nncompile.compiler.web import export_web
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
-    FileError,
     ModelError,
     ModelWarning,
-    did_you_mean,
     seed_number,
     warn,
 )
@@ -47,22 +47,6 @@ from nncompile.runtime.tensor_files import (
 )
 from nncompile.runtime.tensor_header import content_id
 
-_ONNX = ("onnx", "original", "step", "gradient", "update", "accumulate", "apply")
-TARGETS = (*_ONNX, "torchscript", "torchscript-step", "pt2", "adapter")
-_TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
-INFERENCE = ("onnx", "original", *_TORCH_TARGETS)
-"""The targets that hold the model with its weights."""
-
-# What a file must end with where its name says what it is; others end with .onnx.
-_SUFFIXES = {"torchscript": ".pt", "torchscript-step": ".pt", "pt2": ".pt2"}
-_SUFFIXES["adapter"] = ".safetensors"
-_BY_SUFFIX = {
-    "": "onnx",
-    ".onnx": "onnx",
-    ".pt": "torchscript",
-    ".pth": "torchscript",
-    ".pt2": "pt2",
-}
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
@@ -86,6 +70,7 @@ def export(
     report: Report | None = None,
     training_info: bool = False,
     kernels: bool = True,
+    sample: Mapping[str, Any] | None = None,
 ) -> tuple[Path, ...]:
     """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
     returns the files written, each whole or not at all.
@@ -99,7 +84,8 @@ def export(
     "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training step
     with its state in it, "pt2" the inference model for `torch.export.load`. "adapter" is the file
     of the factors of a model with low-rank adaptation, for `load_lora`; other files have them
-    merged into the weights.
+    merged into the weights. "web" is a directory that trains in a browser and in Node, with a
+    `sample` of data by the names of inputs.
 
     `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
     or the file of a checkpoint: all that the file needs. For a model, where that is all there and
@@ -141,7 +127,7 @@ def export(
         seed_number(seed)
     path, parameters = Path(path), None if params is None else ParameterSet.of(params)
     model = source.model if isinstance(source, Recipe) else source
-    if to is None and path.suffix == _SUFFIXES["adapter"] and model.adapters:
+    if to is None and path.suffix == SUFFIXES["adapter"] and model.adapters:
         to = "adapter"
     to = target_of(path, to)
     how = _How(tuple(without), opset, observe, report)
@@ -166,11 +152,12 @@ def export(
         raise ModelError(f"{to} {problem}", hint="leave external_data out")
     if parameters is not None:
         source = with_rates_of(source, parameters.tensors)
-    # The format of a training step in a file has no functions.
-    step = _step_of(source, compiled_before, kernels and not training_info, *how)
+    # The format of a training step in a file has no functions, and browsers have no kernels.
+    has_kernels = kernels and not training_info and to != "web"
+    step = _step_of(source, compiled_before, has_kernels, *how)
     if training_info:
         return (_export_with_step(step, path, parameters, seed, how),)
-    return _export_step(step, path, to, parameters, seed)
+    return _export_step(step, path, to, parameters, seed, sample)
 
 
 class _How(NamedTuple):
@@ -226,9 +213,16 @@ def _export_with_step(
 
 
 def _export_step(
-    step: CompiledStep, path: Path, to: str, parameters: ParameterSet | None, seed: int | None
+    step: CompiledStep,
+    path: Path,
+    to: str,
+    parameters: ParameterSet | None,
+    seed: int | None,
+    sample: Mapping[str, Any] | None,
 ) -> tuple[Path, ...]:
     """Writes a training step, or one of its halves."""
+    if to == "web":
+        return export_web(step, path, first_state(step.source, parameters, seed), sample)
     if to == "torchscript-step":
         state = first_state(step.source, parameters, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
@@ -267,31 +261,6 @@ def _step_of(
     return compile_step(recipe, without, opset, observe, report, kernels)
 
 
-def target_of(path: Path, to: str | None = None) -> str:
-    """The target `to`, or the one that the suffix of `path` tells. Raises `ModelError` for an
-    unknown one, `FileError` where the file would be taken for that of another."""
-    if to is None:
-        if path.suffix not in _BY_SUFFIX:
-            raise FileError(
-                f"the suffix of {path} does not say in which format it is written",
-                hint=f"name it {path.with_suffix('.onnx')}, or say to='onnx'",
-            )
-        return _BY_SUFFIX[path.suffix]
-    if to not in TARGETS:
-        close = did_you_mean(to, TARGETS)
-        raise ModelError(
-            f"cannot export to {to!r}", hint=close or f"choose one of {', '.join(TARGETS)}"
-        )
-    expected = _SUFFIXES.get(to, ".onnx")
-    suffix = path.suffix.replace(".pth", ".pt")
-    if suffix != expected and suffix in (".onnx", *_SUFFIXES.values()):
-        raise FileError(
-            f"{to} is written to a {expected} file, but {path} has a different suffix",
-            hint=f"name it {path.with_suffix(expected)}",
-        )
-    return to
-
-
 def _export_model(
     compiled: CompiledModel,
     path: Path,
@@ -301,8 +270,8 @@ def _export_model(
     seed: int,
 ) -> tuple[Path, ...]:
     model, opset = compiled.source, compiled.opset
-    if to in _TORCH_TARGETS and external_data:
-        raise ModelError(f"{_TORCH_TARGETS[to]} holds its weights", hint="leave external_data out")
+    if to in TORCH_TARGETS and external_data:
+        raise ModelError(f"{TORCH_TARGETS[to]} holds its weights", hint="leave external_data out")
     if isinstance(external_data, bool | None):
         graph, weights = _with_weights(compiled, parameters, seed)
         if to == "onnx" and not external_data and _size(weights) <= LIMIT:
@@ -312,7 +281,7 @@ def _export_model(
     else:  # weights that have a place of their own stay as they are
         graph = compiled.graph
         weights = weights_of(model, graph, parameters, seed)
-    if to in _TORCH_TARGETS:
+    if to in TORCH_TARGETS:
         backend = torch_backend()
         serialize = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
         return (write_atomically(path, bytes(serialize(graph, weights))),)

@@ -18,6 +18,7 @@ import sympy as sp
 from nncompile.diagnostics.errors import FeedError, Row, ShapeError, closest, did_you_mean
 from nncompile.diagnostics.printable import element
 from nncompile.ir.dims import Dim, dim, solve, substitute, symbols
+from nncompile.ir.op import Value
 from nncompile.ir.types import (
     DTYPES,
     Array,
@@ -60,6 +61,14 @@ class Port:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.type}"
+
+
+def ports_of(values: Mapping[str, Value]) -> list[Port]:
+    """The ports of inputs or outputs of a graph."""
+    return [
+        Port(n, x.dtype.numpy, tuple(d if isinstance(d, int) else str(d) for d in x.shape))
+        for n, x in values.items()
+    ]
 
 
 class Shaped(Protocol):

@@ -335,13 +335,14 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         opset: int = OPSET,
         external_data: bool | str | os.PathLike[str] | None = None,
         training_info: bool = False,
+        sample: Mapping[str, Any] | None = None,
     ) -> tuple[Path, ...]:
         """Writes what was trained to `path`, as `nncompile.export` does, and returns the files
         written: the model with its weights, or with `to="step"` the step that goes on from here.
         `params` are other values of parameters or states, such as those of `averaged`."""
-        options = opset, external_data
         state = {**self._loop.runner.views(), **(params or {})}
-        return export(self.recipe, path, to, state, *options, training_info=training_info)
+        options: dict[str, Any] = {"training_info": training_info, "sample": sample}
+        return export(self.recipe, path, to, state, opset, external_data, **options)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole

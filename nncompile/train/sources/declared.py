@@ -10,12 +10,17 @@ import numpy as np
 
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
-from nncompile.runtime.feeds import Port
+from nncompile.runtime.feeds import Port, check_names, check_sizes, ports_of
+from nncompile.train.sources.arrays import rows_of
 from nncompile.train.sources.casting import cast_to
 from nncompile.train.sources.files import read_table
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.tables import is_table
+from nncompile.train.sources.whole import WholeData
+
+SAMPLE = 2**22
+"""The bytes that a sample of data has at most, unless one example has more."""
 
 
 def arrays_of(model: Model, *parts: Any) -> list[dict[str, Array] | None]:
@@ -24,11 +29,23 @@ def arrays_of(model: Model, *parts: Any) -> list[dict[str, Array] | None]:
     None. Raises `FeedError` for a table that does not fit, `FileError` for a file that does not."""
     notes = Notes()
     naming = Naming(model, notes)
-    ports = [
-        Port(n, v.dtype.numpy, tuple(d if isinstance(d, int) else str(d) for d in v.shape))
-        for n, v in model.inputs.items()
-    ]
+    ports = ports_of(model.inputs)
     return [None if part is None else _arrays(part, naming, ports, notes) for part in parts]
+
+
+def sample_of(model: Model, data: Mapping[str, Any], seed: int = 0) -> dict[str, Array]:
+    """Examples of arrays by the names of inputs, in the declared element types: all of them, or as
+    many as `SAMPLE` has room for, drawn by `seed`. Raises `FeedError` for data that do not fit."""
+    ports = ports_of(model.inputs)
+    check_names(ports, data)
+    rows = {port.name: rows_of(port.name, data[port.name]) for port in ports}
+    casts = {port.name: cast_to(port, rows[port.name], Notes(), literal=True) for port in ports}
+    check_sizes(ports, rows)
+    cut = {n for n, x in model.inputs.items() if x.shape and x.shape[0] == model.examples}
+    whole = WholeData(rows, cut, casts, 1)
+    size = sum(x.nbytes for name, x in whole.taken(slice(0, 1)).items() if name in cut)
+    drawn = np.random.default_rng(seed).permutation(whole.count)
+    return whole.taken(np.sort(drawn[: max(1, SAMPLE // max(1, size))]))
 
 
 def _arrays(data: Any, naming: Naming, ports: list[Port], notes: Notes) -> dict[str, Array]:

@@ -1,0 +1,153 @@
+"""Directories of `--to web`, trained by stock onnxruntime in Python and by Node.
+
+`python -m tests.web [EXAMPLE...]` prints whether their losses are the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from nncompile.runtime import load_state
+
+ROOT = Path(__file__).parent.parent.parent
+VARIABLE = "NNCOMPILE_NODE_MODULES"
+SCRIPT = Path(__file__).parent / "losses.mjs"
+SECONDS = 120
+
+
+def node_modules() -> Path | None:
+    """Where npm's packages are: the folder that the variable names, or that of the repository."""
+    folder = Path(os.environ.get(VARIABLE) or ROOT / "node_modules")
+    return folder.resolve() if folder.is_dir() else None
+
+
+def missing(package: str, *programs: str) -> str | None:
+    """Why nothing can be run that needs the package of npm and one of the programs."""
+    if not any(map(shutil.which, programs)):
+        return f"there is no {' or '.join(programs)}"
+    folder = node_modules()
+    if folder is None or not (folder / package).is_dir():
+        return f"no {package}: npm install --no-save {package}, or {VARIABLE} says where it is"
+    return None
+
+
+class Site:
+    """A directory of `--to web`, as other programs than ours read it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
+        self.data, _ = load_state(directory / "data.safetensors")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.sessions = {
+            name: onnxruntime.InferenceSession(directory / file, options)
+            for name, file in self.manifest["files"].items()
+            if file.endswith(".onnx")
+        }
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """The rows of one batch: they follow each other, and begin again."""
+        cut = {
+            name
+            for name, x in self.manifest["inputs"].items()
+            if x["shape"][:1] == [self.manifest["examples"]]
+        }
+        count = len(self.data[min(cut)])
+        size = min(self.manifest["batch_size"], count)
+        first = number * size % (count - size + 1)
+        return {n: x[first : first + size] if n in cut else x for n, x in self.data.items()}
+
+    def run(self, name: str, known: dict[str, Any]) -> dict[str, Any]:
+        session = self.sessions[name]
+        feeds = {x.name: known[x.name] for x in session.get_inputs()}
+        outputs = [x.name for x in session.get_outputs()]
+        return dict(zip(outputs, session.run(None, feeds), strict=True))
+
+    def trained(self, steps: int) -> Iterator[tuple[dict[str, float], dict[str, Any]]]:
+        """The metrics of each step, and the state after it."""
+        state, _ = load_state(self.directory / "state.safetensors")
+        for number in range(steps):
+            results = self.run("step", {**state, **self.batch(number)})
+            following = {path: results[name] for path, name in self.manifest["state"].items()}
+            state = {**state, **following}
+            yield {name: float(results[name]) for name in self.manifest["metrics"]}, state
+
+    def in_node(self, steps: int) -> dict[str, Any]:
+        """What Node prints of so many steps; see `losses.mjs`."""
+        link_modules(self.directory)
+        return printed("node", SCRIPT, self.directory, steps)
+
+
+def printed(*command: object) -> dict[str, Any]:
+    """The JSON that a program prints."""
+    arguments = [str(part) for part in command]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def in_browser(directory: Path, page: str, browser: str) -> dict[str, Any]:
+    """The JSON that a page of the directory, which is served, shows in its element `result`."""
+    with served(directory) as address, tempfile.TemporaryDirectory() as profile:
+        command = [
+            *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *(f"--user-data-dir={profile}", "--virtual-time-budget=60000", "--dump-dom"),
+            f"{address}/{page}",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
+    assert found and found[1], done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(html.unescape(found[1]))
+    assert "error" not in result, result["error"]
+    return result
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[str]:
+    """The address at which the files of the directory are while the block runs."""
+    handler = functools.partial(_Silent, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def link_modules(directory: Path) -> None:
+    """npm's packages in the directory, as `npm install` there puts them."""
+    folder, link = node_modules(), directory / "node_modules"
+    if folder is not None and not link.is_symlink():
+        link.symlink_to(folder)
+
+
+def same_bits(a: list[dict[str, float]], b: list[dict[str, float]]) -> bool:
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(np.array_equal(x[n], y[n], equal_nan=True) for n in x)
+        for x, y in zip(a, b, strict=True)
+    )
