@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nncompile.runtime import load_state
 from nncompile.train.sources.declared import SAMPLE, sample_of
 from tests import web
 from tests.command_line import succeeds
+from tests.pages import run_page
 from tests.web import Site, same_bits
 
 BATCH = 16
@@ -204,6 +206,7 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
         "another state": "the state is of another network: batch_norm.bias is float32[9], "
         "not float32[8]",
         "half a state": "the .safetensors file ends before dense_1.weight.v does",
+        "no file of several steps": "this network has no file of steps",
         "no state at all": "this is not a complete .safetensors file",
     }
     assert result["said"] == expected
@@ -239,3 +242,18 @@ def test_a_browser_trains_and_says_what_is_wrong(site: Path, tmp_path: Path) -> 
     assert shown["pages"]["index.html?steps=8"] == {"title": "net", "steps": "8", "message": ""}
     assert "no WebAssembly" in shown["pages"]["without.html"]["message"]
     assert "data.safetensors: HTTP 404" in shown["pages"]["incomplete/index.html"]["message"]
+
+
+@pytest.mark.slow
+@needs_node
+def test_the_script_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = web.ROOT / "docs" / "runtimes.md"
+    monkeypatch.chdir(tmp_path)
+    run_page(page, tmp_path)
+    (script,) = re.findall(r"^```javascript\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    (tmp_path / "train.mjs").write_text(script, "utf-8")
+    web.link_modules(tmp_path / "site")
+    shown = web.output("node", "train.mjs")
+    assert shown.endswith("2 [ 32, 10 ] BigInt64Array(1) [ 3n ]\n")
+    state, _ = load_state(tmp_path / "trained.safetensors")
+    assert state["step"] == 3

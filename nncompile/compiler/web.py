@@ -91,7 +91,7 @@ def _manifest(
         "predict": [name for name in model.inputs if name in model.inference().leaves],
         "minimize": source.recipe.losses,
         "metrics": [name for name in model.metrics if name in graph.outputs],
-        "state": {path: name for path, name in source.state_map.items() if path in graph.leaves},
+        "state": source.state_map,
     }
     return json.dumps(about, indent=1, ensure_ascii=False)
 

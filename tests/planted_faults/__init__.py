@@ -12,6 +12,7 @@ from tests.planted_faults.onnx_roles import ONNX_ROLES
 from tests.planted_faults.ops import OPS
 from tests.planted_faults.passes import PASSES
 from tests.planted_faults.programs import PROGRAMS
+from tests.planted_faults.runtimes import RUNTIMES
 from tests.planted_faults.serving import SERVING
 from tests.planted_faults.tables import TABLES
 from tests.planted_faults.training import TRAINING
@@ -20,5 +21,5 @@ __all__ = ["FAULTS", "Fault"]
 
 FAULTS = (
     *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
-    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING),
+    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES),
 )

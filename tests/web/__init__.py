@@ -95,12 +95,17 @@ class Site:
         return printed("node", SCRIPT, self.directory, steps)
 
 
-def printed(*command: object) -> dict[str, Any]:
-    """The JSON that a program prints."""
+def output(*command: object) -> str:
+    """What a program prints."""
     arguments = [str(part) for part in command]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    return done.stdout
+
+
+def printed(*command: object) -> dict[str, Any]:
+    """The JSON that a program prints."""
+    result: dict[str, Any] = json.loads(output(*command))
     return result
 
 

@@ -23,6 +23,7 @@ const mistakes = {
   "no state": () => load(other),
   "another state": async () => load(directory, { state: await readFile(`${other}/other.safetensors`) }),
   "half a state": async () => load(directory, { state: (await readFile(`${directory}/state.safetensors`)).subarray(0, -1) }),
+  "no file of several steps": () => { delete training.manifest.files.steps; return training.steps([good]); },
   "no state at all": () => parse(new Uint8Array(100).fill(65)),
 };
 const said = {};
