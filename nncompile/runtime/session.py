@@ -127,7 +127,7 @@ class Session:
                 hint="it may be truncated or another kind of file",
             ) from None
         except RUN_ERRORS as error:
-            raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error
+            raise BackendError(f"onnxruntime cannot load {self.name}: {reason_of_runtime(error)}") from error
         except UnicodeDecodeError:  # of the message itself, which quotes names
             raise BackendError(f"{self.name} {_NOT_TEXT}, and cannot be loaded") from None
         except MemoryError:
@@ -202,7 +202,8 @@ class Session:
     def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
         """The error of onnxruntime in a run, with the name of the model and its inputs."""
         rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
-        return BackendError(f"{self.name} failed on these data: {_reason(error)}", rows=rows)
+        reason = reason_of_runtime(error)
+        return BackendError(f"{self.name} failed on these data: {reason}", rows=rows)
 
     def run_first(self, binding: Any) -> None:
         """Runs what is bound, of sizes that were not run before; see `_first_options`."""
@@ -251,7 +252,7 @@ def _source(model: Model) -> tuple[str | bytes, str]:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of_runtime(error: Exception) -> str:
     """onnxruntime's message without its codes, source paths and blank lines."""
     text = " ".join(str(error).split())
     for mark in ("Status Message: ", "[ONNXRuntimeError] : "):

@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from nncompile.diagnostics.errors import CompileError, closest
 from nncompile.diagnostics.version import VERSION
+from nncompile.runtime.open_inference import described
 from nncompile.serving.batching import Batcher
 from nncompile.serving.bodies import Body, Refusal
 from nncompile.serving.limits import Limits
 from nncompile.serving.measures import CONTENT_TYPE, Measures
-from nncompile.serving.messages import HEADER_LENGTH, described, parsed, response
+from nncompile.serving.messages import HEADER_LENGTH, parsed, response
 from nncompile.serving.models import Served, chosen
 from nncompile.serving.problems import BUSY, NOT_FOUND, RequestError, status_of, text_of
 

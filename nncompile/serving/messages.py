@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nncompile.ir.types import Array
-from nncompile.runtime import Port
+from nncompile.runtime.open_inference import DATATYPE_NAMES
 from nncompile.serving.problems import RequestError
 from nncompile.serving.tensors import (
-    DATATYPE_NAMES,
     dtype_of,
     from_bytes,
     from_json,
@@ -88,18 +87,6 @@ def response(model: str, request: Request, results: Mapping[str, Array]) -> tupl
         message["id"] = request.id
     header = json.dumps({**message, "outputs": outputs}).encode()
     return b"".join((header, *parts)), len(header)
-
-
-def described(ports: Sequence[Port]) -> list[dict[str, Any]]:
-    """Inputs or outputs as the metadata of a model have them: -1 is a size of any number."""
-    return [
-        {
-            "name": port.name,
-            "datatype": DATATYPE_NAMES[port.dtype],
-            "shape": [size if isinstance(size, int) else -1 for size in port.shape],
-        }
-        for port in ports
-    ]
 
 
 def _object(text: bytes) -> dict[str, Any]:

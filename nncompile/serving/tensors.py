@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.ir.types import Array, bf16, is_real
+from nncompile.ir.types import Array, is_real
+from nncompile.runtime.open_inference import DATATYPE_NAMES, DATATYPES
 from nncompile.serving.problems import RequestError
 
-DATATYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("bool"),
-    **{f"{u}INT{n}": np.dtype(f"{u}int{n}".lower()) for u in ("", "U") for n in (8, 16, 32, 64)},
-    **{f"FP{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
-    "BF16": bf16.numpy,
-}
-"""The element types by their names in the protocol; text (BYTES) no model takes."""
-
-DATATYPE_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_AXES = 64  # of numpy
 
 
