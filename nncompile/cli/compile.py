@@ -27,7 +27,7 @@ from nncompile.cli.trained import checkpoint_of
 from nncompile.compiler.adapters import has_numbers
 from nncompile.compiler.export import export
 from nncompile.compiler.stages import Report
-from nncompile.compiler.targets import INFERENCE, TARGETS, target_of
+from nncompile.compiler.targets import INFERENCE, REPOSITORIES, TARGETS, target_of
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
 from nncompile.program.model_file import Declared
@@ -41,6 +41,8 @@ SUFFIXES = {
     "pt2": ".pt2",
     "adapter": ".adapter.safetensors",
     "web": ".web",
+    "ort": ".ort",
+    **{to: f".{to}" for to in REPOSITORIES},
 }
 Target = StrEnum("Target", TARGETS)  # type: ignore[misc]  # its members are known when it runs
 DEFAULT_TARGET = Target(TARGETS[0])
@@ -80,8 +82,9 @@ def compile(
     model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
     state and changes it. pt2: the inference model for torch.export.load. adapter: the factors of
     low-rank adaptation. web: a directory with a page that trains in a browser, and a module for
-    browsers and Node. Weights are initial ones unless a checkpoint is given, which is said in a
-    line.
+    browsers and Node. ort: the inference model in onnxruntime's own format. triton, mlserver: a
+    directory of models for these servers, to which this one is added. Weights are initial ones
+    unless a checkpoint is given, which is said in a line.
 
     \b
     Examples:
@@ -91,6 +94,7 @@ def compile(
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
       nncompile compile digits.py --to web -o site
+      nncompile compile digits.py --to triton -o models --params runs/digits/latest
     """
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any

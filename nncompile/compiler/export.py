@@ -13,8 +13,9 @@ from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapt
 from nncompile.compiler.companions import companion, save_beside
 from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model, compile_step
 from nncompile.compiler.originals import export_original
+from nncompile.compiler.repositories import export_ort, export_repository
 from nncompile.compiler.stages import Report, Target
-from nncompile.compiler.targets import INFERENCE, SUFFIXES, TORCH_TARGETS, target_of
+from nncompile.compiler.targets import INFERENCE, REPOSITORIES, SUFFIXES, TORCH_TARGETS, target_of
 from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.web import export_web
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
@@ -85,7 +86,9 @@ def export(
     with its state in it, "pt2" the inference model for `torch.export.load`. "adapter" is the file
     of the factors of a model with low-rank adaptation, for `load_lora`; other files have them
     merged into the weights. "web" is a directory that trains in a browser and in Node, with a
-    `sample` of data by the names of inputs.
+    `sample` of data by the names of inputs. "triton" and "mlserver" are directories of models, to
+    which this one is added under its name, with what these servers need to know of it; "ort" is
+    the inference model in onnxruntime's own format, which its smallest builds read.
 
     `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
     or the file of a checkpoint: all that the file needs. For a model, where that is all there and
@@ -191,7 +194,19 @@ def _export_inference(
         files = export_original(model, path, parameters, seed)
     else:
         compiled = compile_model(model, *how)
-        files = _export_model(compiled, path, to, parameters, external_data, seed)
+
+        def written(file: Path) -> tuple[Path, ...]:
+            target = "onnx" if to == "ort" or to in REPOSITORIES else to
+            return _export_model(compiled, file, target, parameters, external_data, seed)
+
+        if to in REPOSITORIES:
+            files = export_repository(to, path, model.name, written)
+        elif to == "ort":
+            if external_data:
+                raise ModelError("a .ort file holds its weights", hint="leave external_data out")
+            files = (export_ort(path, written),)
+        else:
+            files = written(path)
     if drawn and not has_numbers(model):
         warn(
             f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "

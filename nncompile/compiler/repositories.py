@@ -1,8 +1,10 @@
-"""Directories that servers of models read: of NVIDIA Triton, and of MLServer."""
+"""What is made of an ONNX file: directories for NVIDIA Triton and MLServer, and the format of
+onnxruntime."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +14,8 @@ from nncompile.ir.types import bf16
 from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime import Port, Session, write_atomically
 from nncompile.runtime.open_inference import DATATYPE_NAMES, described
+from nncompile.runtime.ort_format import write_ort
 
-REPOSITORIES = ("triton", "mlserver")
 _MODEL = "model.onnx"
 _MOST_ROWS = 64  # that Triton computes together
 _Write = Callable[[Path], tuple[Path, ...]]
@@ -41,6 +43,17 @@ def export_repository(to: str, directory: Path, name: str, write: _Write) -> tup
             )
         written = (*written, write_atomically(target, text.encode()))
     return written
+
+
+def export_ort(path: Path, write: _Write) -> Path:
+    """Writes an inference model in the format of onnxruntime; `write` writes it as an ONNX file.
+    Raises `BackendError` where its weights are too large for one file."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / _MODEL
+        if len(write(file)) > 1:
+            raise BackendError(f"the weights do not fit in one file, which {path} would have to be")
+        content = file.read_bytes()
+    return write_atomically(path, lambda target: write_ort(content, target))
 
 
 def triton_files(name: str, session: Session) -> dict[str, str]:

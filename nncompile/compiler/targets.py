@@ -7,21 +7,25 @@ from pathlib import Path
 from nncompile.diagnostics.errors import FileError, ModelError, did_you_mean
 
 _ONNX = ("onnx", "original", "step", "gradient", "update", "accumulate", "apply")
-_DIRECTORIES = ("web",)
-TARGETS = (*_ONNX, "torchscript", "torchscript-step", "pt2", "adapter", *_DIRECTORIES)
+REPOSITORIES = ("triton", "mlserver")
+"""The targets that are directories of models, as servers read them."""
+
+_DIRECTORIES = ("web", *REPOSITORIES)
+TARGETS = (*_ONNX, "ort", "torchscript", "torchscript-step", "pt2", "adapter", *_DIRECTORIES)
 TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
-INFERENCE = ("onnx", "original", *TORCH_TARGETS)
+INFERENCE = ("onnx", "original", "ort", *TORCH_TARGETS, *REPOSITORIES)
 """The targets that hold the model with its weights."""
 
 # What a file must end with where its name says what it is; others end with .onnx.
 SUFFIXES = {"torchscript": ".pt", "torchscript-step": ".pt", "pt2": ".pt2"}
-SUFFIXES["adapter"] = ".safetensors"
+SUFFIXES |= {"adapter": ".safetensors", "ort": ".ort"}
 _BY_SUFFIX = {
     "": "onnx",
     ".onnx": "onnx",
     ".pt": "torchscript",
     ".pth": "torchscript",
     ".pt2": "pt2",
+    ".ort": "ort",
 }
 
 

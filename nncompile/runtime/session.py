@@ -127,7 +127,9 @@ class Session:
                 hint="it may be truncated or another kind of file",
             ) from None
         except RUN_ERRORS as error:
-            raise BackendError(f"onnxruntime cannot load {self.name}: {reason_of_runtime(error)}") from error
+            raise BackendError(
+                f"onnxruntime cannot load {self.name}: {reason_of_runtime(error)}"
+            ) from error
         except UnicodeDecodeError:  # of the message itself, which quotes names
             raise BackendError(f"{self.name} {_NOT_TEXT}, and cannot be loaded") from None
         except MemoryError:

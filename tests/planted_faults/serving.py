@@ -47,4 +47,22 @@ SERVING = (
         "    if False:",
         "tests/test_serving.py",
     ),
+    Fault(
+        "nncompile/compiler/repositories.py",
+        "    rows = METADATA_KEY in session.metadata",
+        "    rows = True",
+        "tests/test_repositories.py",
+    ),
+    Fault(
+        "nncompile/compiler/repositories.py",
+        '"\\n  reshape { shape: [ ] }" if rows and not shape else ""',
+        '""',
+        "tests/test_repositories.py",
+    ),
+    Fault(
+        "nncompile/compiler/repositories.py",
+        "        if target.is_file() and target.read_bytes() != text.encode():",
+        "        if False:",
+        "tests/test_repositories.py",
+    ),
 )
