@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from nncompile.report import RunPage as RunPage
     from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
     from nncompile.train import Event, History, Trainer
+    from nncompile.verify.precision_report import precision_report
 
 _ON_DEMAND = {
     "nncompile.compiler.adapters": ["load_lora", "merge"],
@@ -95,6 +96,7 @@ _ON_DEMAND = {
     "nncompile.report": ["RunPage"],
     "nncompile.runtime": ["Session", "StepRunner", "available_providers", "vocabularies"],
     "nncompile.train": ["Event", "History", "Trainer"],
+    "nncompile.verify.precision_report": ["precision_report"],
 }
 _attribute = on_demand(__name__, _ON_DEMAND)
 adds_to_runs(lambda: _attribute("RunPage")())  # report.html
@@ -160,6 +162,7 @@ __all__ = [
     "load_onnx",
     "merge",
     "minimize",
+    "precision_report",
     "to_torch_module",
     "to_torch_state_dict",
     "training",

@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_weights_and_model_as_they_were(
     def full(*_: Any) -> Path:
         raise FileError("no space")
 
-    monkeypatch.setattr(sys.modules["nncompile.compiler.export"], "write_atomically", full)
+    monkeypatch.setattr(sys.modules["nncompile.compiler.inference_files"], "write_atomically", full)
     with pytest.raises(FileError, match="no space"):
         export(perceptron(), path, external_data=True, seed=1)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
@@ -130,7 +130,7 @@ def test_weights_that_cannot_be_pointed_at_are_told(tmp_path: Path) -> None:
 def test_a_model_that_is_too_large_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["nncompile.compiler.export"], "LIMIT", 100)
+    monkeypatch.setattr(sys.modules["nncompile.compiler.inference_files"], "LIMIT", 100)
     assert len(export(perceptron(), tmp_path / "model.onnx", seed=0)) == 2
     with pytest.raises(BackendError, match="do not fit in one ONNX file"):
         export(perceptron(), tmp_path / "inside.onnx", external_data=False)

@@ -10,6 +10,13 @@ import typer
 
 from nncompile.backends.onnx import OPSET
 from nncompile.cli.outcome import Outcome, described_files
+from nncompile.cli.precision import (
+    Calibrate,
+    Precision,
+    Skip,
+    calibration_of,
+    print_report,
+)
 from nncompile.cli.report import Counts, Timing, peak_memory
 from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import (
@@ -24,6 +31,7 @@ from nncompile.cli.shared import (
     skipped_passes,
 )
 from nncompile.cli.trained import checkpoint_of
+from nncompile.cli.training import Emulate, in_precision_of
 from nncompile.compiler.adapters import has_numbers
 from nncompile.compiler.export import export
 from nncompile.compiler.stages import Report
@@ -31,6 +39,7 @@ from nncompile.compiler.targets import INFERENCE, REPOSITORIES, TARGETS, target_
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
 from nncompile.program.model_file import Declared
+from nncompile.program.recipe import Recipe
 from nncompile.train.sources.declared import sample_of
 
 # Of others, OUT.step.onnx and the like.
@@ -69,6 +78,10 @@ def compile(
         bool,
         typer.Option("--kernels/--no-kernels", help="Calls of native kernels in steps, or none."),
     ] = True,
+    precision: Precision = None,
+    calibrate: Calibrate = None,
+    skip: Skip = None,
+    emulate: Emulate = False,
     without: Without = None,
     model: Chosen = None,
     settings: Set = None,
@@ -86,11 +99,16 @@ def compile(
     directory of models for these servers, to which this one is added. Weights are initial ones
     unless a checkpoint is given, which is said in a line.
 
+    With --precision an inference model for onnxruntime has weights of 16, 8 or 4 bits, and what
+    that costs on the data that the file holds out is printed: metrics, size, and the layers that
+    are furthest from float32.
+
     \b
     Examples:
       nncompile compile digits.py -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to step -o step.onnx --verbose
       nncompile compile digits.py --training-info -o digits.onnx
+      nncompile compile digits.py --precision int8 -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
       nncompile compile digits.py --to web -o site
@@ -101,16 +119,24 @@ def compile(
     source = recipe or declared.model
     if (training_info or to not in (*INFERENCE, "adapter")) and declared.way_out:
         source = declared.recipe  # or the way to one
+    is_step = to not in (*INFERENCE, "adapter")
+    if is_step and isinstance(source, Recipe):
+        source = in_precision_of(source, {"precision": precision, "emulate": emulate})
+    stored = "f32" if is_step else precision or "f32"
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
     target_of(output, to)  # before anything is compiled
+    calibration = None
+    if stored == "int8" or calibrate is not None:
+        calibration = calibration_of(declared, calibrate)
+    weights = params if params is None else checkpoint_of(params)
     counts, report = Counts(), Report()
     with Timing() as timing:
         paths = export(
             source,
             output,
             to,
-            params if params is None else checkpoint_of(params),
+            weights,
             opset,
             external_data or None,
             seed=0 if recipe is None else recipe.seed,
@@ -120,6 +146,9 @@ def compile(
             training_info=training_info,
             kernels=kernels,
             sample=_sample(declared) if to == "web" else None,
+            precision=stored,
+            calibration=calibration,
+            skip=skip or (),
         )
     if verbose:
         rows = [
@@ -133,6 +162,8 @@ def compile(
     print_files(*paths)
     if to == "web":
         out.print(f"python -m http.server -d {output} shows it on http://localhost:8000")
+    is_measured = to == "onnx" and stored != "f32" and weights is not None
+    lost = print_report(declared, output, weights) if is_measured else None
     untrained = to in INFERENCE and params is None and not has_numbers(declared.model)
     if untrained and not initial:
         typer.echo(
@@ -149,6 +180,7 @@ def compile(
             "options": declared.settings,
             "seconds": report.seconds,
             "nodes": report.nodes,
+            **({"precision": stored, "lost": lost.described} if lost else {}),
         }
     )
 

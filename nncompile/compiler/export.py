@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nncompile.backends.onnx import OPSET, check, from_bytes, to_model, without_weights, write
+from nncompile.backends.onnx import OPSET, check
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
 from nncompile.compiler.companions import companion, save_beside
-from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model, compile_step
+from nncompile.compiler.compile import CompiledStep, compile_model, compile_step
+from nncompile.compiler.inference_files import Stored, check_size, export_model
 from nncompile.compiler.originals import export_original
 from nncompile.compiler.repositories import export_ort, export_repository
-from nncompile.compiler.stages import Report, Target
-from nncompile.compiler.targets import INFERENCE, REPOSITORIES, SUFFIXES, TORCH_TARGETS, target_of
+from nncompile.compiler.stages import Report
+from nncompile.compiler.targets import INFERENCE, REPOSITORIES, SUFFIXES, target_of
 from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.web import export_web
-from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
+from nncompile.compiler.weights import ParameterSet, Path_, first_state
 from nncompile.diagnostics.errors import (
-    BackendError,
     ModelError,
     ModelWarning,
     seed_number,
     warn,
 )
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.graph import Graph
-from nncompile.ir.types import Array
 from nncompile.passes import Observer
-from nncompile.passes.normalization_folding import fold_normalization
-from nncompile.passes.weight_folding import bake
 from nncompile.program.model import Model
 from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
-from nncompile.program.rows import rows_apart
-from nncompile.runtime import (
-    write_atomically,
-)
-from nncompile.runtime.external_data import WEIGHTS
+from nncompile.runtime import write_atomically
 from nncompile.runtime.origin import origin_of
-from nncompile.runtime.tensor_files import (
-    external_tensors,
-    state_path,
-    weights_path,
-)
-from nncompile.runtime.tensor_header import content_id
-
-LIMIT = 2**31 - 2**20
-"""The bytes of weights above which a model does not fit in one protobuf message, with room for
-its graph."""
+from nncompile.runtime.tensor_files import state_path
 
 
 class InitialWeightsWarning(ModelWarning):
@@ -72,6 +54,9 @@ def export(
     training_info: bool = False,
     kernels: bool = True,
     sample: Mapping[str, Any] | None = None,
+    precision: str = "f32",
+    calibration: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+    skip: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
     returns the files written, each whole or not at all.
@@ -108,12 +93,20 @@ def export(
     With `training_info` the inference model of a recipe holds its training step, too, as ONNX's
     format has it: runtimes that predict pass over it.
 
+    `precision` is how the inference model for onnxruntime stores its weights and computes with
+    them; its inputs and outputs stay as they are. "f16": matrix products, convolutions and tables
+    in 16 bits, all else in float32. "int8": whole numbers with a scale for each channel, where the
+    ranges of what enters convolutions are those of the `calibration`, arrays of examples by the
+    names of the inputs, or several such batches. "int4": matrix products by weights of 4 bits.
+    Layers whose paths match `skip` stay in float32.
+
     `without`, `observe` and `report` are those of `compile_step`.
 
-    Raises `ModelError` for an unknown target, for `params` that lack one or have another type, or
-    for a step are none of its (`CheckpointError` where they come from a file), and for a step
-    without a recipe, `BackendError` for what the target cannot express, `FileError` for what
-    cannot be written and for a file beside `path` that no export wrote.
+    Raises `ModelError` for an unknown target or precision, for `params` that lack one or have
+    another type, or for a step are none of its (`CheckpointError` where they come from a file), and
+    for a step without a recipe, `FeedError` for a calibration that does not fit, `BackendError` for
+    what the target cannot express, `FileError` for what cannot be written and for a file beside
+    `path` that no export wrote.
     """
     if isinstance(source, Trained):
         params = source.state if params is None else params
@@ -134,11 +127,14 @@ def export(
         to = "adapter"
     to = target_of(path, to)
     how = _How(tuple(without), opset, observe, report)
+    stored = Stored.of(precision, calibration, skip, "training_info" if training_info else to)
     if training_info:
         check_training_info(source, to, external_data)
     elif to in INFERENCE:
         first = source.seed if isinstance(source, Recipe) else 0
-        return _export_inference(model, path, to, parameters, external_data, seed, first, how)
+        return _export_inference(
+            model, path, to, parameters, external_data, seed, first, how, stored
+        )
     if to == "adapter":
         return (save_adapter(model, path, parameters, seed or 0),)
     if isinstance(source, Model):
@@ -181,6 +177,7 @@ def _export_inference(
     seed: int | None,
     first: int,
     how: _How,
+    stored: Stored,
 ) -> tuple[Path, ...]:
     """Writes an inference model, of weights that are drawn from the seed `first` where there are
     neither weights nor a seed."""
@@ -197,7 +194,7 @@ def _export_inference(
 
         def written(file: Path) -> tuple[Path, ...]:
             target = "onnx" if to == "ort" or to in REPOSITORIES else to
-            return _export_model(compiled, file, target, parameters, external_data, seed)
+            return export_model(compiled, file, target, parameters, external_data, seed, stored)
 
         if to in REPOSITORIES:
             files = export_repository(to, path, model.name, written)
@@ -221,7 +218,7 @@ def _export_with_step(
 ) -> Path:
     """Writes an inference model that holds its training step."""
     state = first_state(step.source, parameters, seed)
-    _check_size(sum(x.nbytes for x in state.values()), "without training_info they may lie beside")
+    check_size(sum(x.nbytes for x in state.values()), "without training_info they may lie beside")
     seed = step.source.recipe.seed if seed is None else seed
     proto = trainable_model(compile_model(step.source.model, *how), step, state, seed)
     return write_atomically(path, proto.SerializeToString())
@@ -274,96 +271,3 @@ def _step_of(
     ):
         return known
     return compile_step(recipe, without, opset, observe, report, kernels)
-
-
-def _export_model(
-    compiled: CompiledModel,
-    path: Path,
-    to: str,
-    parameters: ParameterSet | None,
-    external_data: bool | Path_ | None,
-    seed: int,
-) -> tuple[Path, ...]:
-    model, opset = compiled.source, compiled.opset
-    if to in TORCH_TARGETS and external_data:
-        raise ModelError(f"{TORCH_TARGETS[to]} holds its weights", hint="leave external_data out")
-    if isinstance(external_data, bool | None):
-        graph, weights = _with_weights(compiled, parameters, seed)
-        if to == "onnx" and not external_data and _size(weights) <= LIMIT:
-            return (_export_whole(compiled, path, graph, weights),)
-        graph = compiled.optimized(model.name, graph)
-        weights = {name: x for name, x in weights.items() if name in graph.leaves}
-    else:  # weights that have a place of their own stay as they are
-        graph = compiled.graph
-        weights = weights_of(model, graph, parameters, seed)
-    if to in TORCH_TARGETS:
-        backend = torch_backend()
-        serialize = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
-        return (write_atomically(path, bytes(serialize(graph, weights))),)
-    if external_data is None:
-        external_data = _size(weights) > LIMIT
-    if external_data is False:
-        _check_size(_size(weights), "external_data=True writes them beside it")
-        return (_export_whole(compiled, path, graph, weights),)
-
-    def bound(file: Path, directory: Path) -> bytes:
-        """The model in `directory`, of the weights in `file` and of no others."""
-        tensors = external_tensors(file, directory, weights)
-        location = next((tensor.location for tensor in tensors.values()), None)
-        about = {WEIGHTS: json.dumps({location: content_id(file)})} if location else {}
-        proto = to_model(graph, opset, tensors, {**model.metadata, **rows_apart(graph), **about})
-        return bytes(proto.SerializeToString())
-
-    # Weights that lie elsewhere are not there for the checker, so it sees them as inputs.
-    check(to_model(graph, opset))
-    if external_data is not True:
-        return (write_atomically(path, bound(Path(external_data), path.parent)),)
-    with companion(path, weights_path(path), "weights") as (model_file, file):
-        save_beside(file, weights, model, "weights")
-        write_atomically(model_file, bound(file, file.parent))
-    return weights_path(path), path
-
-
-def _check_size(size: int, hint: str) -> None:
-    if size > LIMIT:
-        raise BackendError(
-            f"{size:,} bytes of weights do not fit in one ONNX file, which holds {LIMIT:,}",
-            hint=hint,
-        )
-
-
-def _size(weights: Mapping[str, Array]) -> int:
-    return sum(x.nbytes for x in weights.values())
-
-
-def _export_whole(
-    compiled: CompiledModel, path: Path, graph: Graph, weights: Mapping[str, Array]
-) -> Path:
-    """Writes one file of an inference graph, which may be compiled already, and its weights."""
-    model = compiled.source
-    metadata = {**model.metadata, **rows_apart(graph)}
-    target = Target(
-        model.name,
-        graph,
-        lambda: compiled.optimized(model.name, graph),
-        metadata,
-        lambda _: metadata,
-        weights=tuple(weights),
-    )
-    proto = from_bytes(compiled.made(target).content)
-    names = {tensor.name for tensor in proto.graph.initializer}
-    needed = {name: x for name, x in weights.items() if name in names}
-    with compiled.report.stage("checking"):
-        check(without_weights(proto, needed))
-    return write_atomically(path, lambda file: write(proto, file, needed))
-
-
-def _with_weights(
-    compiled: CompiledModel, parameters: ParameterSet | None, seed: int
-) -> tuple[Graph, dict[str, Array]]:
-    """The inference graph before the passes, and its weights. All that follows from weights alone
-    is computed: batch normalization is part of the products before it."""
-    model = compiled.source
-    with compiled.report.stage("folding"):
-        graph = fold_normalization(model.inference())
-        return bake(graph, weights_of(model, graph, parameters, seed))

@@ -36,7 +36,8 @@ def bake(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, A
         name = unused_name(f"{_largest(v)}_folded", names, "_")
         names.add(name)
         new[v] = Input(name, v.type, "parameter")()
-        all_weights[name] = np.array(array, v.dtype.numpy, order="C")
+        with np.errstate(over="ignore"):  # what is too large is infinite
+            all_weights[name] = np.array(array, v.dtype.numpy, order="C")
     if not new:
         return graph, all_weights
     folded = graph.mapped(lambda outputs: replace(outputs, new))

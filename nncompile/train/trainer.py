@@ -336,13 +336,17 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         external_data: bool | str | os.PathLike[str] | None = None,
         training_info: bool = False,
         sample: Mapping[str, Any] | None = None,
+        precision: str = "f32",
+        calibration: Data | None = None,
+        skip: Sequence[str] = (),
     ) -> tuple[Path, ...]:
         """Writes what was trained to `path`, as `nncompile.export` does, and returns the files
         written: the model with its weights, or with `to="step"` the step that goes on from here.
         `params` are other values of parameters or states, such as those of `averaged`."""
         state = {**self._loop.runner.views(), **(params or {})}
-        options: dict[str, Any] = {"training_info": training_info, "sample": sample}
-        return export(self.recipe, path, to, state, opset, external_data, **options)
+        how: dict[str, Any] = {"precision": precision, "calibration": calibration, "skip": skip}
+        how |= {"opset": opset, "external_data": external_data, "training_info": training_info}
+        return export(self.recipe, path, to, state, sample=sample, **how)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole

@@ -49,7 +49,7 @@ TABLES = (
         VOCABULARY,
     ),
     Fault(
-        "nncompile/compiler/export.py",
+        "nncompile/compiler/inference_files.py",
         "        lambda _: metadata,\n        weights",
         "        None,\n        weights",
         VOCABULARY,

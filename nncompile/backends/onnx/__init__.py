@@ -9,7 +9,7 @@ from nncompile.backends.onnx.model import (
     to_model,
     to_text,
 )
-from nncompile.backends.onnx.serialized import without_weights, write
+from nncompile.backends.onnx.serialized import pieces, without_weights, write
 from nncompile.backends.onnx.training_info import add_training_info, combined
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "combined",
     "from_bytes",
+    "pieces",
     "to_model",
     "to_text",
     "without_weights",

@@ -1,0 +1,210 @@
+"""Files of 16, 8 and 4 bits for inference, and the report of what they lose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from dsl import (
+    Conv2d,
+    Dense,
+    Embedding,
+    LearnedPositions,
+    MaxPool2d,
+    TransformerEncoder,
+    accuracy,
+    adam,
+    cross_entropy,
+    f32,
+    flatten,
+    i64,
+    model,
+    relu,
+    softmax,
+    training,
+)
+from nncompile import BackendError, FeedError, ModelError, Trainer, export, precision_report
+from nncompile.runtime.quantization import layers
+from tests.command_line import GOOD, fails, succeeds, written
+
+RNG = np.random.default_rng(0)
+FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+
+
+@model(predict=("logits", "probabilities"))
+def images(image=f32["batch", 1, 8, 8], label=i64["batch"]):  # type: ignore[no-untyped-def]
+    x = image >> Conv2d(8, 3, padding=1) >> relu >> MaxPool2d(2) >> Conv2d(16, 3) >> relu
+    logits = x >> flatten >> Dense(4, name="head")
+    return {
+        "logits": logits,
+        "probabilities": softmax(logits),
+        "loss": cross_entropy(logits, label),
+        "accuracy": accuracy(logits, label),
+        "weights": (x**2).mean(),
+    }
+
+
+@model(predict="logits")
+def texts(text=i64["batch", "time"]):  # type: ignore[no-untyped-def]
+    h = text >> Embedding(12, 16) >> LearnedPositions(9)
+    logits = h >> TransformerEncoder(2, is_causal=True, norm_first=True) >> Dense(12, name="next")
+    return {"logits": logits, "loss": cross_entropy(logits[:, :-1], text[:, 1:])}
+
+
+def squares(count: int) -> dict[str, Any]:
+    """Noise with a bright square in one of four corners."""
+    label = RNG.integers(0, 4, count)
+    image = RNG.normal(size=(count, 1, 8, 8)).astype(np.float32)
+    for x, k in zip(image, label, strict=True):
+        x[0, 4 * (k // 2) :, 4 * (k % 2) :][:4, :4] += 0.8
+    return {"image": image, "label": label}
+
+
+@pytest.fixture(scope="module")
+def seen() -> Any:
+    trainer = Trainer(training(images, optimizer=adam(5e-3), batch_size=64))
+    trainer.fit(squares(512), epochs=6, verbose=0)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def read() -> Any:
+    trainer = Trainer(training(texts, optimizer=adam(1e-2), batch_size=64))
+    trainer.fit(sequences(512), epochs=6, verbose=0)
+    return trainer
+
+
+def sequences(count: int) -> dict[str, Any]:
+    return {"text": np.cumsum(RNG.integers(1, 3, (count, 9)), 1) % 12}
+
+
+HELD_OUT = squares(400)
+TEXT = sequences(200)
+
+
+def test_a_file_of_16_bits_takes_and_gives_floats(seen: Any, tmp_path: Path) -> None:
+    seen.export(tmp_path / "half.onnx", precision="f16")
+    seen.export(tmp_path / "whole.onnx")
+    half = onnx.load(tmp_path / "half.onnx")
+    types = {t.name: t.data_type for t in half.graph.initializer}
+    assert {types[n.input[1]] for n in half.graph.node if n.op_type == "MatMul"} == {FLOAT16}
+    ends = (*half.graph.input, *half.graph.output)
+    assert {x.type.tensor_type.elem_type for x in ends} == {FLOAT}
+    one, other = (
+        ort.InferenceSession(tmp_path / name).run(["logits"], {"image": HELD_OUT["image"]})[0]
+        for name in ("half.onnx", "whole.onnx")
+    )
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=2e-3 * np.abs(other).max())
+
+
+def test_a_table_is_stored_in_16_bits(read: Any, tmp_path: Path) -> None:
+    read.export(tmp_path / "half.onnx", precision="f16")
+    half = onnx.load(tmp_path / "half.onnx")
+    types = {t.name: t.data_type for t in half.graph.initializer}
+    assert {types[n.input[0]] for n in half.graph.node if n.op_type == "Gather"} >= {FLOAT16}
+    report = precision_report(read, tmp_path / "half.onnx", TEXT)
+    before, after = report.metrics["loss"]
+    assert after == pytest.approx(before, rel=1e-3)
+
+
+def test_convolutions_of_8_bits_classify_as_before(seen: Any, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    seen.export(path, precision="int8", calibration=squares(128))
+    report = precision_report(seen, path, HELD_OUT)
+    exact = seen.evaluate(HELD_OUT)
+    for name, (before, after) in report.metrics.items():
+        assert before == pytest.approx(exact[name], rel=1e-5)
+        assert after != before or name == "accuracy"
+    assert report.metrics.keys() == {"loss", "accuracy"}  # not what no prediction tells
+    before, after = report.metrics["accuracy"]
+    assert before > 0.8 and abs(after - before) <= 0.005
+    assert report.agreement is not None and report.agreement > 0.99
+    assert [x.decibels for x in report.layers] == sorted(x.decibels for x in report.layers)
+    assert {x.path for x in report.layers} == {"conv2d", "conv2d_1", "head"}
+    assert all(25 < x.decibels < 60 for x in report.layers)
+    assert "the layers furthest from float32" in str(report)
+    loaded = onnx.load(path)
+    scales = {t.name: t.dims for t in loaded.graph.initializer if "weight_scale" in t.name}
+    assert sorted(map(tuple, scales.values())) == [(4,), (8,), (16,)]  # one for each channel
+    onnx.checker.check_model(loaded)
+
+
+def test_products_of_8_bits_need_no_data(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    read.export(path, precision="int8")
+    report = precision_report(read, path, TEXT)
+    before, after = report.metrics["loss"]
+    assert after != before and abs(after - before) < 0.005 * before
+    operators = [n.op_type for n in onnx.load(path).graph.node]
+    assert operators.count("MatMulInteger") == len(report.layers) == 7
+
+
+def test_weights_of_4_bits(read: Any, seen: Any, tmp_path: Path) -> None:
+    path = tmp_path / "int4.onnx"
+    read.export(path, precision="int4")
+    report = precision_report(read, path, TEXT)
+    before, after = report.metrics["loss"]
+    assert after != before and abs(after - before) < 0.1 * before
+    assert "MatMulNBits" in {n.op_type for n in onnx.load(path).graph.node}
+    seen.export(path, precision="int4")  # a Gemm becomes one
+    assert [x.path for x in precision_report(seen, path, HELD_OUT).layers] == ["head"]
+
+
+def test_a_layer_that_is_skipped_stays_as_it_is(seen: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"precision": "int8", "calibration": squares(64)}
+    seen.export(tmp_path / "int8.onnx", skip=["conv*"], **options)
+    model = onnx.load(tmp_path / "int8.onnx")
+    weights = {layer.path: layer for layer in layers(model)}
+    assert weights.keys() == {"conv2d", "conv2d_1"}
+    with pytest.raises(BackendError, match=r"'body' matches no layer(?s:.*)layer  head"):
+        seen.export(tmp_path / "int8.onnx", skip=["body"], **options)
+
+
+def test_what_cannot_be_stored_in_fewer_bits_is_said(seen: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(FeedError, match=r"convolutions of images(?s:.*)calibration=data"):
+        seen.export(path, precision="int8")
+    nan = {"image": np.full((4, 1, 8, 8), np.nan, np.float32)}
+    with pytest.raises(FeedError, match="hold NaN or infinities in 'image'"):
+        seen.export(path, precision="int8", calibration=nan)
+    with pytest.raises(FeedError, match="image"):
+        seen.export(path, precision="int8", calibration={"image": np.zeros((4, 3), np.float32)})
+    with pytest.raises(ModelError, match=r"got 'int7'"):
+        seen.export(path, precision="int7")
+    with pytest.raises(ModelError, match="calibration is for precision int8"):
+        seen.export(path, precision="f16", calibration=HELD_OUT)
+    with pytest.raises(ModelError, match="precision f16 is of the target onnx"):
+        seen.export(path, "step", precision="f16")
+    with pytest.raises(ModelError, match=r"head.weight\S* has numbers beyond 65504"):
+        params = {"head.weight": 1e6 + 0 * seen.state["head.weight"]}
+        seen.export(path, precision="f16", params=params)
+    with pytest.raises(ModelError, match="weights of images, which are not given"):
+        precision_report(images, path, HELD_OUT)
+    assert not path.exists()
+
+
+@model(predict="y")
+def plain(x=f32["n"]):  # type: ignore[no-untyped-def]
+    return {"y": x + 1}
+
+
+def test_a_model_without_products_has_nothing_to_quantize(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="plain has no matrix product or convolution"):
+        export(plain, tmp_path / "model.onnx", precision="int8")
+
+
+def test_the_command_says_what_a_file_has_lost(tmp_path: Path) -> None:
+    net = written(tmp_path, GOOD)
+    succeeds("train", net, "-o", tmp_path / "run", "-q", "--epochs", 1)
+    options = ("--params", tmp_path / "run", "--precision", "int8", "-o", tmp_path / "int8.onnx")
+    text = succeeds("compile", net, *options)
+    assert "accuracy" in text and "largest score" in text and "dB" in text
+    assert "'hed' matches no layer" in fails("compile", net, *options, "--skip", "hed")
+    step = ("--precision", "bf16", "--emulate", "--to", "step", "-o", tmp_path / "step.onnx")
+    succeeds("compile", net, *step)
