@@ -127,7 +127,7 @@ def export(
         to = "adapter"
     to = target_of(path, to)
     how = _How(tuple(without), opset, observe, report)
-    stored = Stored.of(precision, calibration, skip, "training_info" if training_info else to)
+    stored = Stored.of(precision, calibration, skip, to, training_info)
     if training_info:
         check_training_info(source, to, external_data)
     elif to in INFERENCE:

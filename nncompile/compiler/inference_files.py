@@ -50,13 +50,21 @@ class Stored:
     skip: tuple[str, ...]
 
     @classmethod
-    def of(cls, precision: str, calibration: Any, skip: str | Sequence[str], to: str) -> Stored:
+    def of(
+        cls,
+        precision: str,
+        calibration: Any,
+        skip: str | Sequence[str],
+        to: str,
+        training_info: bool = False,
+    ) -> Stored:
         """The options as they were given. Raises `ModelError` for an unknown precision, and for
         options that another target or precision has not."""
         name = precision_name(precision, PRECISIONS)
-        if name != "f32" and to not in ("onnx", "ort", *REPOSITORIES):
+        if name != "f32" and (training_info or to not in ("onnx", "ort", *REPOSITORIES)):
+            other = "a file with training_info" if training_info else to
             raise ModelError(
-                f"precision {name} is of the target onnx, not of {to}",
+                f"precision {name} is of the target onnx, not of {other}",
                 hint="the precision of a training step is that of its recipe: "
                 "training(…, precision='bf16')",
             )
