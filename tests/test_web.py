@@ -6,47 +6,24 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import dsl
-from dsl import Dense, accuracy, adam, cross_entropy, f32, i64, model, relu, softmax, training
+from dsl import Dense, adam, model, training
 from nncompile import Trainer, export
 from nncompile.compiler.web import MANIFEST
 from nncompile.diagnostics.errors import BackendError, FeedError, FileError
 from nncompile.program.composition import compose
 from nncompile.program.model_file import load
-from nncompile.program.recipe import Recipe
 from nncompile.runtime import load_state
 from nncompile.train.sources.declared import SAMPLE, sample_of
 from tests import web
 from tests.command_line import succeeds
 from tests.pages import run_page
-from tests.web import Site, same_bits
-
-BATCH = 16
-
-
-def recipe(width: int = 8, drop: float = 0.2) -> Recipe:
-    @model(predict=("logits",))
-    def net(x=f32["batch", 64], y=i64["batch"]):
-        logits = x >> Dense(width, relu) >> dsl.Dropout(drop) >> dsl.BatchNorm() >> Dense(10)
-        return {
-            "logits": logits,
-            "probabilities": softmax(logits),
-            "loss": cross_entropy(logits, y),
-            "accuracy": accuracy(logits, y),
-        }
-
-    return training(net, minimize="loss", optimizer=adam(1e-2), batch_size=BATCH)
-
-
-def sample(count: int = 100) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    x = random.normal(size=(count, 64)).astype("f4")
-    return {"x": x, "y": x[:, :10].argmax(1)}
+from tests.web import BATCH, Site, recipe, same_bits, sample
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +52,9 @@ def test_the_module_is_short() -> None:
 
 
 def test_several_steps_in_one_run_are_the_steps(site: Path) -> None:
-    """The same bits, with masks of dropout that differ from step to step."""
-    trained = Site(site)
+    """The same bits, with masks of dropout that differ from step to step. onnxruntime joins some
+    operators outside of loops only, which may change a last bit: not here."""
+    trained = Site(site, optimized=False)
     state, _ = load_state(site / "state.safetensors")
     *_, (_, single) = steps = list(trained.trained(5))
     batches = [trained.batch(i) for i in range(5)]
@@ -163,13 +141,15 @@ needs_node = pytest.mark.skipif(
 @pytest.mark.slow
 @needs_node
 def test_node_trains_as_python_does(site: Path) -> None:
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 30):
+        pytest.skip(f"kernels of onnxruntime {onnxruntime.__version__} have other last bits")
     steps = 12
     trained = Site(site)
     ours = list(trained.trained(steps + 1))
     metrics = [m for m, _ in ours]
     theirs = trained.in_node(steps)
     assert same_bits(metrics[:steps], theirs["metrics"])
-    assert same_bits(metrics[:8], theirs["together"])
+    assert same_bits(trained.together(8), theirs["together"])
     assert same_bits(metrics[steps:], [theirs["next"]])  # after saving and loading
     saved, about = load_state(site / "saved.safetensors")
     for path, x in ours[steps - 1][1].items():

@@ -23,12 +23,50 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from dsl import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    accuracy,
+    adam,
+    cross_entropy,
+    f32,
+    i64,
+    model,
+    relu,
+    softmax,
+    training,
+)
+from nncompile.program.recipe import Recipe
 from nncompile.runtime import load_state
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLE = "NNCOMPILE_NODE_MODULES"
 SCRIPT = Path(__file__).parent / "losses.mjs"
 SECONDS = 120
+BATCH = 16
+
+
+def recipe(width: int = 8, drop: float = 0.2) -> Recipe:
+    """A small network with what changes from step to step: dropout, running statistics."""
+
+    @model(predict=("logits",))
+    def net(x=f32["batch", 64], y=i64["batch"]):
+        logits = x >> Dense(width, relu) >> Dropout(drop) >> BatchNorm() >> Dense(10)
+        return {
+            "logits": logits,
+            "probabilities": softmax(logits),
+            "loss": cross_entropy(logits, y),
+            "accuracy": accuracy(logits, y),
+        }
+
+    return training(net, minimize="loss", optimizer=adam(1e-2), batch_size=BATCH)
+
+
+def sample(count: int = 100) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(count, 64)).astype("f4")
+    return {"x": x, "y": x[:, :10].argmax(1)}
 
 
 def node_modules() -> Path | None:
@@ -47,15 +85,26 @@ def missing(package: str, *programs: str) -> str | None:
     return None
 
 
+def installed(package: str) -> str:
+    """The version of a package of npm."""
+    folder = node_modules()
+    assert folder is not None
+    version: str = json.loads((folder / package / "package.json").read_text("utf-8"))["version"]
+    return version
+
+
 class Site:
     """A directory of `--to web`, as other programs than ours read it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, optimized: bool = True) -> None:
         self.directory = directory
         self.manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
         self.data, _ = load_state(directory / "data.safetensors")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        if not optimized:
+            off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.graph_optimization_level = off
         self.sessions = {
             name: onnxruntime.InferenceSession(directory / file, options)
             for name, file in self.manifest["files"].items()
@@ -88,6 +137,14 @@ class Site:
             following = {path: results[name] for path, name in self.manifest["state"].items()}
             state = {**state, **following}
             yield {name: float(results[name]) for name in self.manifest["metrics"]}, state
+
+    def together(self, steps: int) -> list[dict[str, float]]:
+        """The metrics of so many steps in one run."""
+        state, _ = load_state(self.directory / "state.safetensors")
+        batches = [self.batch(number) for number in range(steps)]
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        results = self.run("steps", {**state, **stacked})
+        return [{n: float(results[n][i]) for n in self.manifest["metrics"]} for i in range(steps)]
 
     def in_node(self, steps: int) -> dict[str, Any]:
         """What Node prints of so many steps; see `losses.mjs`."""

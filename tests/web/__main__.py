@@ -6,12 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import onnxruntime
+
 from nncompile.cli.shared import data_or_none
 from nncompile.compiler.export import export
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import load
 from nncompile.train.sources.declared import sample_of
-from tests.web import ROOT, Site, missing, same_bits
+from tests.web import ROOT, Site, installed, missing, same_bits
 
 EXAMPLES = {
     "digits": 440,
@@ -25,6 +27,11 @@ EXAMPLES = {
     "autoencoder": 100,
     "xor": 400,
     "mixture": 100,
+    "sequence_classifier": 60,
+    "translation": 30,
+    "diffusion": 30,
+    "neural_ode": 60,
+    "lora_gpt": 30,
 }
 
 
@@ -39,9 +46,11 @@ def compared(name: str, steps: int) -> tuple[str, ...]:
         site = Site(Path(folder) / "site")
         ours = [metrics for metrics, _ in site.trained(steps)]
         theirs = site.in_node(steps)
+        run = site.together(len(theirs["together"]))
     (loss,) = site.manifest["minimize"][:1] or site.manifest["metrics"][:1]
     equal = same_bits(ours, theirs["metrics"])
-    together = same_bits(ours[:8], theirs["together"])
+    together = same_bits(run, theirs["together"])
+    apart = max((abs(a[loss] - b[loss]) for a, b in zip(ours, run, strict=False)), default=0.0)
     worst = max(abs(a[loss] - b[loss]) for a, b in zip(ours, theirs["metrics"], strict=True))
     return (
         name,
@@ -49,6 +58,7 @@ def compared(name: str, steps: int) -> tuple[str, ...]:
         f"{loss} {ours[0][loss]:.6g} → {ours[-1][loss]:.6g}",
         "equal bits" if equal else f"differ by {worst:.2g}",
         "equal bits" if together else "differ",
+        f"{apart:.2g}",
     )
 
 
@@ -63,7 +73,11 @@ def main() -> None:
         rows.append(compared(name, EXAMPLES.get(name, 30)))
         print(*rows[-1], sep="  ", flush=True)
     print()
-    print(columns([("example", "", "Python", "Node, each step", "Node, 8 steps a run"), *rows]))
+    print(
+        f"onnxruntime {onnxruntime.__version__} in Python, {installed('onnxruntime-node')} in Node"
+    )
+    titles = ("example", "", "Python", "Node", "Node, 8 steps a run", "beside single steps")
+    print(columns([titles, *rows]))
 
 
 if __name__ == "__main__":
