@@ -18,7 +18,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
 from nncompile.diagnostics.hints import suggests_names, suggests_options
-from nncompile.diagnostics.locations import message_name
+from nncompile.diagnostics.locations import located, message_name, user_location
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean, check_unmasked, f64, is_numeric
@@ -250,15 +250,28 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
     """The value that `init` gives for the parameter `path`. Raises `ModelError` where it gives
     something else than a value of that type."""
     initializer = init if callable(init) else constant(init)
-    key = random.random_key(path, random.seed_leaf())
-    args = (type_, key, fans or default_fans(type_.shape))
-    if not _takes(initializer, args):
-        name = getattr(initializer, "__name__", repr(initializer))
-        raise ModelError(
-            f"the initializer of {path} must be a function of type, key and fans, got {name}",
-            hint=f"{name}(...) may return one: init=normal(0.05)",
-        )
-    value = initializer(*args)
+    # What is ours has one place for all of its nodes, which is looked for once.
+    with located(user_location() if _is_ours(initializer) else None):
+        key = random.random_key(path, random.seed_leaf())
+        args = (type_, key, fans or default_fans(type_.shape))
+        try:
+            return _checked(initializer(*args), type_, path)
+        except (TypeError, CompileError):
+            if _takes(initializer, args):
+                raise
+    name = getattr(initializer, "__name__", repr(initializer))
+    raise ModelError(
+        f"the initializer of {path} must be a function of type, key and fans, got {name}",
+        hint=f"{name}(...) may return one: init=normal(0.05)",
+    )
+
+
+def _is_ours(initializer: Callable[..., Any]) -> bool:
+    """Whether it is made of functions of this file alone."""
+    return __name__ in (getattr(initializer, "__module__", ""), type(initializer).__module__)
+
+
+def _checked(value: Any, type_: Type, path: str) -> Value:
     if not isinstance(value, Value):
         raise ModelError(
             f"the initializer of {path} returned {type(value).__name__}, not a value of type "
@@ -271,7 +284,8 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
         raise ShapeError(
             f"the initializer of {path} returned {value.type}, the parameter is {type_}"
         )
-    return value
+    start: Value = value
+    return start
 
 
 def _takes(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:

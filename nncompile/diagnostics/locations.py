@@ -69,6 +69,12 @@ class Location:
         return f"{self.place}, in {self.scope.replace('/', ' / ')}" if self.scope else self.place
 
 
+@functools.lru_cache(maxsize=1024)
+def _location(file: str, line: int, scope: str, call: str, backward: bool = False) -> Location:
+    """The location, one object for all nodes of a place: they are many, and are told apart."""
+    return Location(file, line, scope, call, backward)
+
+
 _scope: ContextVar[str] = ContextVar("scope", default="")
 _located: ContextVar[Location | None] = ContextVar("located", default=None)
 
@@ -191,7 +197,7 @@ def user_location() -> Location | None:
     call = ""
     while ours and not call:
         call = _call(ours.pop())
-    return Location(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
+    return _location(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
 
 
 def user_frame() -> FrameType | None:
@@ -205,11 +211,13 @@ def user_frame() -> FrameType | None:
 _lock = threading.RLock()
 
 
-def _forget(locations: weakref.ref[LocationTable], key: int, _: object) -> None:
-    """Takes a node that is gone out of its table, where that is still there."""
-    table = locations()
-    if table is not None:
-        table._entries.pop(key, None)
+class _Entry(weakref.ref[object]):
+    """A node, and where it was written: first, and everywhere if that is more than one place."""
+
+    __slots__ = ("everywhere", "first", "key")
+    key: int
+    first: Location
+    everywhere: dict[Location, None] | None
 
 
 class LocationTable:
@@ -221,9 +229,17 @@ class LocationTable:
 
     def __init__(self) -> None:
         # By identity: a WeakKeyDictionary would ask `==`, which is elementwise.
-        # A node, where it was first written, and all places.
-        self._entries: dict[int, tuple[weakref.ref[object], Location, dict[Location, None]]] = {}
+        self._entries: dict[int, _Entry] = {}
         self.makers: dict[sp.Symbol, Any] = {}
+        table = weakref.ref(self)
+
+        def forget(entry: Any) -> None:
+            """Takes a node that is gone out of its table, where that is still there."""
+            this = table()
+            if this is not None:
+                this._entries.pop(entry.key, None)
+
+        self._forget = forget
 
     def record(self, node: object, location: Location | None) -> None:
         """Stores the location of a node; the first one stays."""
@@ -231,24 +247,31 @@ class LocationTable:
             return
         key, entries = id(node), self._entries
         entry = entries.get(key)
-        if entry is not None and entry[1] is location:
+        if entry is not None and entry.first is location:
             return
         with _lock:
-            if key not in entries:
-                reference = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
-                entries[key] = reference, location, {}
-            entries[key][2][location] = None
+            entry = entries.get(key)
+            if entry is None:
+                entry = _Entry(node, self._forget)
+                entry.key, entry.first, entry.everywhere = key, location, None
+                entries[key] = entry
+            elif entry.everywhere is None and entry.first != location:
+                entry.everywhere = {entry.first: None, location: None}
+            elif entry.everywhere is not None:
+                entry.everywhere[location] = None
 
     def all_locations(self, node: object) -> tuple[Location, ...]:
         """All locations of the node, oldest first."""
         with _lock:
             entry = self._entries.get(id(node))
-            return tuple(entry[2]) if entry else ()
+            if entry is None:
+                return ()
+            return (entry.first,) if entry.everywhere is None else tuple(entry.everywhere)
 
     def location(self, node: object) -> Location | None:
         """Where the node was first written."""
         entry = self._entries.get(id(node))
-        return None if entry is None else entry[1]
+        return None if entry is None else entry.first
 
     def of(self, nodes: Iterable[object]) -> LocationTable:
         """A table of its own with what is known of these nodes, and with the makers."""
@@ -266,7 +289,9 @@ class LocationTable:
         of its gradient."""
         location = self.location(node)
         if backward and location is not None and not location.backward:
-            location = replace(location, backward=True)
+            location = _location(
+                location.file, location.line, location.scope, location.call, backward=True
+            )
         return located(location)
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from operator import attrgetter, is_
 from typing import Any
 
@@ -28,10 +27,12 @@ from nncompile.ir.basic import const
 from nncompile.ir.broadcasting import broadcast_to, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.lazy import lazy
 from nncompile.ir.op import Backward, Mask, Op, Sample, Value, apply
 from nncompile.ir.types import DType, Type
 
 MaskOf = Callable[[Value], Mask | None]
+_digest_of = attrgetter("digest")
 
 
 class Map(Op):
@@ -46,7 +47,7 @@ class Map(Op):
 
     label = "elementwise"
 
-    @cached_property
+    @lazy
     def digest(self) -> bytes:
         parts = b"".join(map(digest, (self.body, *(self.derivatives or ()))))
         return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
@@ -57,11 +58,11 @@ class Map(Op):
     def ordered(self, args: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]] | None:
         if len(args) == 1:
             return self, args
-        arranged = tuple(sorted(args, key=attrgetter("digest")))
-        if len(set(args)) == len(args) and all(map(is_, arranged, args)):
-            return self, args
         if len(set(args)) < len(args):
             return None
+        arranged = tuple(sorted(args, key=_digest_of))
+        if all(map(is_, arranged, args)):
+            return self, args
         index = {a: j for j, a in enumerate(arranged)}
         return _canonical(self.body, self.derivatives, tuple(index[a] for a in args)), arranged
 
@@ -192,7 +193,7 @@ def mapped(
     one order, so that `b + a` is `a + b`."""
     used = symbols_of(body).union(*map(symbols_of, derivatives or ()))
     distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
-    ordered = sorted(distinct, key=lambda a: a.digest)
+    ordered = sorted(distinct, key=_digest_of)
     index = {a: j for j, a in enumerate(ordered)}
     op = _canonical(body, derivatives, tuple(index.get(a, -1) for a in args))
     if not derivatives and len(ordered) == 1 and op.body == placeholder(0):

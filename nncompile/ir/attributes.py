@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
 import sympy as sp
 
 from nncompile.ir.dims import Dim, substitute
+from nncompile.ir.lazy import lazy
 from nncompile.ir.types import Type
 
 
@@ -21,7 +21,7 @@ def attribute_key(x: Any) -> Any:
     if isinstance(x, float):
         return (float, x.hex())
     if isinstance(x, tuple):
-        return tuple(attribute_key(item) for item in x)
+        return tuple([attribute_key(item) for item in x])
     if isinstance(x, np.ndarray):
         return (x.dtype.str, x.shape, _content(x))
     return (type(x), x)
@@ -81,12 +81,15 @@ class Attributes:
     A subclass declares its fields, as a dataclass does; they are hashable.
     """
 
+    _names: ClassVar[tuple[str, ...]] = ()  # of the fields
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if cls.__annotations__:  # else it is made as its base is
             dataclass(frozen=True, eq=False, repr=False)(cls)
+            cls._names = tuple(f.name for f in dataclasses.fields(cls))
 
-    @cached_property
+    @lazy
     def label(self) -> str:
         """The op's name as printed: the class name in lower case with underscores."""
         text = type(self).__name__
@@ -95,24 +98,24 @@ class Attributes:
             for i, c in enumerate(text)
         )
 
-    @cached_property
+    @lazy
     def attributes(self) -> dict[str, Any]:
         """The fields of the op by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: getattr(self, name) for name in self._names}
 
-    @cached_property
+    @lazy
     def key(self) -> tuple[Any, ...]:
         """What equal ops have in common: the class and its attributes, hashable."""
-        return (type(self), *(attribute_key(x) for x in self.attributes.values()))
+        return (type(self), *[attribute_key(getattr(self, name)) for name in self._names])
 
-    @cached_property
+    @lazy
     def _hash(self) -> int:
         return hash(self.key)
 
-    @cached_property
+    @lazy
     def digest(self) -> bytes:
         """The same in every process, unlike `hash`: it orders symmetric arguments."""
-        fields = [_digested(x) for x in self.attributes.values()]
+        fields = [_digested(getattr(self, name)) for name in self._names]
         text = f"{type(self).__module__}.{type(self).__qualname__}{fields}"
         return hashlib.blake2b(text.encode(), digest_size=8).digest()
 

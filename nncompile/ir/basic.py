@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from nncompile.ir.data_sizes import makers_of
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.lazy import lazy
 from nncompile.ir.literals import array_of
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import (
@@ -83,12 +83,12 @@ class Stored(Constant):
     part of what is computed. Its bytes are neither hashed nor copied: where a sample of them is
     that of another one, they are compared."""
 
-    @cached_property
+    @lazy
     def key(self) -> tuple[Any, ...]:
         """Equal for equal ones, and for few others."""
         return type(self), self.value.dtype.str, self.value.shape, _sampled(self.value)
 
-    @cached_property
+    @lazy
     def digest(self) -> bytes:
         return hashlib.blake2b(repr(self.key[1:]).encode(), digest_size=8).digest()
 

@@ -213,6 +213,8 @@ def same_where_enough(a: Dim, b: Dim) -> bool:
 
 def same_shape(a: Shape, b: Shape) -> bool | None:
     """Whether two shapes are equal, axis by axis: True, False or None (unknown)."""
+    if a == b:  # most are, as they are written
+        return True
     if len(a) != len(b):
         return False
     comparisons = [same(x, y) for x, y in zip(a, b, strict=True)]
@@ -248,6 +250,8 @@ def is_one_of(d: Dim, size: Dim) -> bool:
 def broadcast(*shapes: Shape) -> Shape:
     """The common shape by numpy's rule. Raises `ShapeError` where axes differ, or where it is
     unknown whether they do."""
+    if shapes and shapes.count(shapes[0]) == len(shapes):  # most are
+        return shapes[0]
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = []
     for axis in range(-rank, 0):

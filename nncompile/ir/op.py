@@ -277,7 +277,15 @@ class Value(Operators):
     ndim = rank
 
 
-_pool: weakref.WeakValueDictionary[Any, Value] = weakref.WeakValueDictionary()
+class _Interned(weakref.ref[Value]):
+    """A node in the pool."""
+
+    __slots__ = ("key",)
+    key: Any
+
+
+# A WeakValueDictionary does more at each look, for those who walk through it.
+_pool: dict[Any, _Interned] = {}
 _pool_lock = threading.RLock()
 _LARGEST = 2**63 - 1  # size of an axis
 
@@ -290,8 +298,7 @@ def apply(op: Op, *args: Value) -> Value:
     """
     location = user_location()
     key = (op, *map(id, args))
-    with _pool_lock:
-        value = _pool.get(key)
+    value = _known(key)
     if value is None:
         try:
             type_ = op.infer(*(a.type for a in args))
@@ -318,8 +325,7 @@ def remade(value: Value, args: tuple[Value, ...]) -> Value | None:
         return None
     op, args = ordered
     key = (op, *map(id, args))
-    with _pool_lock:
-        new = _pool.get(key)
+    new = _known(key)
     if new is None:
         new = _interned(key, op, args, value.type)
     table.record(new, location)
@@ -337,8 +343,28 @@ def _interned(key: Any, op: Op, args: tuple[Value, ...], type_: AnyType) -> Valu
     set_(value, "digest", digest.digest())
     set_(value, "settled", 0)
     set_(value, "settled_if", None)
+    interned = _Interned(value, _forgotten)
+    interned.key = key
     with _pool_lock:
-        return _pool.setdefault(key, value)
+        known = _known(key)
+        if known is None:
+            _pool[key] = interned
+            return value
+        return known
+
+
+def _known(key: Any) -> Value | None:
+    """The node of that key, where there is one."""
+    interned = _pool.get(key)
+    return None if interned is None else interned()
+
+
+def _forgotten(interned: Any) -> None:
+    """Takes a node that is gone out of the pool, if none has taken its place."""
+    key = interned.key
+    with _pool_lock:
+        if _pool.get(key) is interned:
+            del _pool[key]
 
 
 Packed = list[tuple[Op, tuple[int, ...]]]

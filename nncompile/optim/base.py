@@ -55,7 +55,7 @@ class Optimizer(Options):
     def initial(self, w: Value) -> Slots:
         """What the slots of the parameter `w` hold before the first step, which also says their
         types: zeros like `w`, unless a subclass says otherwise."""
-        return dict.fromkeys(self.slots, zeros_like(w))
+        return dict.fromkeys(self.slots, zeros_like(w)) if self.slots else {}
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value

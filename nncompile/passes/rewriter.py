@@ -209,7 +209,9 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     go in circles.
     """
     changes = list(changes)
-    if not any(_may_apply(change, graph.op_types) for change in changes):
+    op_types = graph.op_types
+    with_bodies = any(op_type.within is not Op.within for op_type in op_types)
+    if not with_bodies and not any(_may_apply(change, op_types) for change in changes):
         return graph
 
     def within(inner: Graph) -> Graph:
@@ -243,9 +245,7 @@ def rules(function: Callable[[], Changes]) -> RulePass:
 
 
 def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
-    """Whether a graph of these ops has what the change needs, or a body that may have it."""
-    if any(op_type.within is not Op.within for op_type in op_types):
-        return True
+    """Whether a graph of these ops has what the change needs."""
     required: list[tuple[type, ...]] = (
         [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
     )

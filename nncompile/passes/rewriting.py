@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from operator import is_
 from typing import Any, Protocol
 
 from nncompile.diagnostics.errors import CompileError
@@ -66,36 +65,46 @@ class Rewriting:
         self.last: AnyChange | None = None
         self.nodes = graph.nodes
         self.final: dict[Value, Value] = {}
+        self.changed: set[Value] = set()  # nodes of the graph whose final form is another node
         # Of new nodes, how far the closest one is that is not as it was but for its arguments.
         self.distances: dict[Value, int] = {}
 
     def run(self, outputs: Sequence[Value]) -> list[Value]:
         """The outputs in their final form."""
         token = surroundings.set(self.surroundings)
-        final = self.final
+        final, changed, bit = self.final, self.changed, self.bit
+        stay = changed.isdisjoint
         try:
             for v in self.nodes:
-                if v in final:
-                    continue
-                args = v.args
-                new = tuple([final[a] for a in args])
-                if all(map(is_, new, args)):
-                    if self._is_settled(v) or (form := self._rewritten(v)) is v:
-                        final[v] = v
-                    else:
-                        self._finish(v, form)
-                elif not self._moved(v, new):
-                    self._finish(v)
+                if v not in final:
+                    if stay(v.args):
+                        if v.settled & bit or self._is_settled(v) or self._stays(v):
+                            final[v] = v
+                            continue
+                    elif not self._moved(v, tuple([final[a] for a in v.args])):
+                        self._finish(v)
+                if final[v] is not v:
+                    changed.add(v)
         finally:
             surroundings.reset(token)
         return [final[v] for v in outputs]
 
+    def _stays(self, v: Value) -> bool:
+        """Whether no change applies to a node whose arguments are final; else it is finished."""
+        form = self._rewritten(v)
+        if form is not v:
+            self._finish(v, form)
+        return form is v
+
     def _moved(self, v: Value, args: tuple[Value, ...]) -> bool:
         """Puts the node on new arguments of the same types; whether nothing else is to be done to
         it."""
+        distances, distance = self.distances, FAR
         for new, old in zip(args, v.args, strict=True):
-            if new.type is not old.type and new.type != old.type:
-                return False
+            if new is not old:
+                if new.type is not old.type and new.type != old.type:
+                    return False
+                distance = min(distance, distances.get(new, 0))
         known = remade(v, args)
         if known is None:
             return False
@@ -104,16 +113,12 @@ class Rewriting:
         uses[known] = uses.get(known, 0) + uses.get(v, 1)
         if known in final:
             final[v] = final[known]
-            self.distances[final[known]] = 0  # two nodes are one
+            distances[final[known]] = 0  # two nodes are one
             return True
-        distances = self.distances
-        distance = 1 + min(
-            [distances.get(new, 0) for new, old in zip(args, v.args, strict=True) if new is not old]
-        )
-        distances[known] = distance if is_new else 0
-        if is_new and distance >= FAR:
+        distances[known] = distance + 1 if is_new else 0
+        if is_new and distance + 1 >= FAR:
             self._hand_on(v, known)
-            if self._is_settled(known):
+            if known.settled & self.bit or self._is_settled(known):
                 final[v] = final[known] = known
                 return True
         self._finish(known)
@@ -127,11 +132,13 @@ class Rewriting:
         conditions = old.settled_if
         if conditions:
             final = self.final
-            moved = {
-                bit: tuple([(final[a], count) for a, count in asked])
-                for bit, asked in conditions.items()
-                if all(a in final for a, _ in asked)
-            }
+            moved = {}
+            for bit, asked in conditions.items():
+                for a, _ in asked:
+                    if a not in final:
+                        break
+                else:
+                    moved[bit] = tuple([(final[a], count) for a, count in asked])
             set_(new, "settled_if", {**moved, **(new.settled_if or {})})
 
     def _applicable(self, op_type: type[Op]) -> list[AnyChange]:
@@ -152,8 +159,7 @@ class Rewriting:
             if asked is not None:
                 get = self.uses.get
                 return all(get(a, 1) == count for a, count in asked)
-        op_type = type(v.op)
-        return op_type.within is Op.within and not self._applicable(op_type)
+        return not self._applicable(type(v.op)) and type(v.op).within is Op.within
 
     def _finish(self, value: Value, form: Value | None = None) -> None:
         """Finds the final form of a node and of what comes to stand in its place (at first `form`,
