@@ -30,13 +30,14 @@ from nncompile.ir.op import Value, described
 from nncompile.ir.types import DType, boolean, check_unmasked, dtype_of, f32, f64, i64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is one object
 class _Slot:
     """Stands in a call for its argument number `index`: a value or an array."""
 
     index: int
 
 
+_slot = functools.cache(_Slot)
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments by position and by name
 
 
@@ -82,12 +83,13 @@ class Formula:
     def __call__(self, *args: Any, **options: Any) -> Any: ...
     def __call__(self, *args: Any, **options: Any) -> Any:
         values = (*args, *options.values())
-        if any(isinstance(x, Scalar) for x in values):
+        kinds = {type(x) for x in values}
+        if Scalar in kinds:
             return self._on_scalars(args, options)
-        if not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in values):
+        beside_values = Value in kinds
+        if not beside_values and not any(isinstance(x, _TENSORS_OR_SIZES) for x in values):
             return self._on_numbers(args, options)
         slots: list[Any] = []  # what becomes an argument of the Map, in order
-        beside_values = any(isinstance(x, Value) for x in values)
 
         def slot(x: Any) -> Any:
             if isinstance(x, sp.Expr):
@@ -96,11 +98,11 @@ class Formula:
                 x = x.item()
             if isinstance(x, _TENSORS):
                 slots.append(x)
-                return _Slot(len(slots) - 1)
+                return _slot(len(slots) - 1)
             return x
 
-        call = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
-        if any(isinstance(x, Value) for x in slots):
+        call = tuple([slot(x) for x in args]), {name: slot(x) for name, x in options.items()}
+        if beside_values or any(isinstance(x, Value) for x in slots):
             return self._on_values(call, _repeated([as_value(x) for x in slots]))
         program = self._trace(call, tuple(dtype_of(x.dtype) for x in slots))
         return _computed(program, slots)
@@ -117,7 +119,7 @@ class Formula:
                 f"got {', '.join(map(repr, values)) or 'nothing'}"
             )
         dtype = boolean if isinstance(first, bool) else _number_type(values)
-        slot = _Slot(0)
+        slot = _slot(0)
         if len(args) > index:
             call = (*args[:index], slot, *args[index + 1 :]), options
         else:
@@ -172,33 +174,39 @@ class Formula:
 
     def _key(self, call: Call, dtypes: tuple[DType, ...]) -> Any:
         args, options = call
-        for x in (*args, *options.values()):
-            if not isinstance(x, Hashable):
-                raise FormulaError(
-                    f"{self.name} takes values, arrays and numbers, not {type(x).__name__}",
-                    hint="np.asarray turns a list into an array",
-                )
-        return (
+        key = (
             dtypes,
-            tuple((type(x), x) for x in args),
-            tuple((name, type(x), x) for name, x in options.items()),
+            tuple([(type(x), x) for x in args]),
+            tuple([(name, type(x), x) for name, x in options.items()]),
         )
+        try:
+            hash(key)
+        except TypeError:
+            kinds = [type(x) for x in (*args, *options.values())]
+            unknown = next((k for k in kinds if not issubclass(k, Hashable)), tuple)
+            raise FormulaError(
+                f"{self.name} takes values, arrays and numbers, not {unknown.__name__}",
+                hint="np.asarray turns a list into an array",
+            ) from None
+        return key
 
     def _trace(self, call: Call, dtypes: tuple[DType, ...]) -> Program:
         """The program of the formula for arguments of those dtypes."""
         key = self._key(call, dtypes)
-        if key not in self._programs:
+        program = self._programs.get(key)
+        if program is None:
             self._check_arguments(call)
             limit = None if self.derivative else LIMIT
             function = self._closed(self.function, call)
             try:
-                self._programs[key] = trace(function, dtypes, limit, self._names(call))
+                program = trace(function, dtypes, limit, self._names(call))
             except CompileError:
                 raise
             except (TypeError, ValueError, AttributeError):
                 self._check_kinds(call)
                 raise  # of the formula itself
-        return self._programs[key]
+            self._programs[key] = program
+        return program
 
     def _check_kinds(self, call: Call) -> None:
         """Raises `FormulaError` where an argument is nothing that a formula computes with."""
@@ -251,7 +259,7 @@ class Formula:
         return self._declared_derivatives[key]
 
     def _on_values(self, call: Call, values: list[Value]) -> Value:
-        dtypes = tuple(v.dtype for v in values)
+        dtypes = tuple([v.type.dtype for v in values])
         program, derivatives = self._trace(call, dtypes), self._derivatives(call, dtypes)
         shape = self._shape(call, values)
         environment = {placeholder(i): v for i, v in enumerate(values)}
@@ -274,7 +282,7 @@ class Formula:
     def _shape(self, call: Call, values: Sequence[Value]) -> Shape:
         """The common shape. Raises `ShapeError` with the arguments as they were written."""
         try:
-            return broadcast(*(v.shape for v in values))
+            return broadcast(*[v.type.shape for v in values])
         except ShapeError as error:
             names = self._names(call)
             rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
@@ -299,7 +307,7 @@ def _repeated(values: list[Value]) -> list[Value]:
     """The values, of which those that are `x[:1]` along an axis are repeated to the others' size
     there. That is none where there is none, so that no op can take it for an axis of size one.
     Other slices are fitted to sizes that they ask for."""
-    if not any(is_clipped(d) for v in values for d in v.shape):
+    if len(values) == 1 or not any(is_clipped(d) for v in values for d in v.shape):
         return values
     results = []
     for v in values:
@@ -324,6 +332,7 @@ def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None
 
 
 _TENSORS = (Value, np.ndarray, np.generic)
+_TENSORS_OR_SIZES = (*_TENSORS, sp.Expr)
 
 
 def _number_type(numbers: Sequence[Any]) -> DType:

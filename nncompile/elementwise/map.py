@@ -48,6 +48,16 @@ class Map(Op):
     label = "elementwise"
 
     @lazy
+    def is_identity(self) -> bool:
+        """Whether it gives its argument."""
+        return not self.derivatives and self.body == placeholder(0)
+
+    @lazy
+    def has_all(self) -> bool:
+        """Whether its type follows from its body: that has all arguments, or they are declared."""
+        return bool(self.derivatives) or len(symbols_of(self.body)) == self.count
+
+    @lazy
     def digest(self) -> bytes:
         parts = b"".join(map(digest, (self.body, *(self.derivatives or ()))))
         return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
@@ -85,7 +95,7 @@ class Map(Op):
         dtypes = {placeholder(i): t.dtype for i, t in enumerate(arguments)}
         return Type(
             dtype_of_expression(self.body, dtypes),
-            broadcast(*(t.shape for t in arguments)),
+            broadcast(*[t.shape for t in arguments]),
         )
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
@@ -191,14 +201,18 @@ def mapped(
 ) -> Value:
     """The Map of `body` over `args`, in canonical form: no argument twice or unused, and all in
     one order, so that `b + a` is `a + b`."""
-    used = symbols_of(body).union(*map(symbols_of, derivatives or ()))
-    distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
+    used = symbols_of(body)
+    if derivatives:
+        used = used.union(*map(symbols_of, derivatives))
+    distinct = dict.fromkeys(args)
+    if len(used) < len(args):
+        distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
     ordered = sorted(distinct, key=_digest_of)
     index = {a: j for j, a in enumerate(ordered)}
-    op = _canonical(body, derivatives, tuple(index.get(a, -1) for a in args))
-    if not derivatives and len(ordered) == 1 and op.body == placeholder(0):
+    op = _canonical(body, derivatives, tuple([index.get(a, -1) for a in args]))
+    if op.is_identity:
         return ordered[0]
-    if derivatives or len(symbols_of(op.body)) == len(ordered):
+    if op.has_all:
         return apply(op, *ordered)
     # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
     dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})

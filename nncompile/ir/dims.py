@@ -10,7 +10,7 @@ import keyword
 import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import gcd
 from typing import Any, TypeAlias
 
@@ -171,6 +171,8 @@ def dim(x: Any) -> Dim:
     if isinstance(x, str):
         return _parse(x)
     if isinstance(x, sp.Expr):
+        if x.is_Symbol and x.is_integer:  # most are
+            return x
         if x.has(sp.floor):
             if x.has(sp.nan, sp.zoo, sp.oo, -sp.oo):
                 raise ShapeError(f"a size is divided by zero: {x}")
@@ -236,7 +238,7 @@ CLIPPED = (
 
 def is_clipped(d: Dim) -> bool:
     """Whether the size is that of a slice of an axis that may have less than is asked for."""
-    return isinstance(d, sp.Expr) and d.has(sp.Min)
+    return isinstance(d, sp.Expr) and not d.is_Symbol and d.has(sp.Min)
 
 
 def is_one_of(d: Dim, size: Dim) -> bool:
@@ -288,6 +290,11 @@ def broadcasts_to(shape: Shape, target: Shape) -> bool:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The number of elements of a shape."""
+    return _product(tuple(dims))
+
+
+@lru_cache(maxsize=4096)
+def _product(dims: Shape) -> Dim:
     total: Dim = 1
     for d in dims:
         total = total * d

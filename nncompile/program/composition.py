@@ -19,9 +19,9 @@ from nncompile.elementwise import where
 from nncompile.ir.basic import cast, size_value
 from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, input_of
+from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value, described
-from nncompile.ir.transform import replace
+from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.optim.schedules import TRAINING, Stateful
@@ -131,12 +131,16 @@ class _Composition:
             reductions=self.reductions,
         )
 
+    @cached_property
+    def _of_batch(self) -> set[Value]:
+        """What of the state follows a batch, and the nodes between them."""
+        return dependent(toposort(self.model.updates.values()), self.model.inputs.values())
+
     def _unless_empty(self, new: Value, old: Value) -> Value:
         """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
         a running mean of it stays NaN."""
         examples = self.model.examples
-        fed = set(self.model.inputs.values())
-        if examples is None or fed.isdisjoint(leaves_of([new])):
+        if examples is None or new not in self._of_batch:
             return new
         result: Value = where(size_value(examples) > 0, new, old)
         return result

@@ -42,7 +42,7 @@ ELEMENT_TYPES = {
     d.name: helper.np_dtype_to_tensor_dtype(d.numpy) if d is not bf16 else TensorProto.BFLOAT16
     for d in DTYPES
 }
-_BY_ELEMENT_TYPE = {ELEMENT_TYPES[d.name]: d for d in DTYPES}
+_BY_ELEMENT_TYPE: dict[int, DType] = {ELEMENT_TYPES[d.name]: d for d in DTYPES}
 _BY_TEXT = {
     f"tensor({ {'float32': 'float', 'float64': 'double'}.get(d.name, d.name) })": d for d in DTYPES
 }
@@ -176,19 +176,30 @@ class Signature:
         graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
         if graphs:  # a loop's condition is not a result
             outputs = list(graphs[0].output)[len(graphs[0].output) - len(names) :]
-            types = [_BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
-            yield from zip(names, types, strict=True)
+            inner = [_BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
+            yield from zip(names, inner, strict=True)
             return
-        known = dict(self.bound(dtypes))
         element_type = attributes.get("to", attributes.get("dtype"))
-        for name, variable in zip(names, self.result_variables(len(names)), strict=True):
-            allowed = self.allowed[variable]
-            if variable in known and element_type is None:
-                yield name, known[variable]
-            elif len(allowed) == 1:
-                yield name, next(iter(allowed))
-            elif element_type in _BY_ELEMENT_TYPE:
-                yield name, _BY_ELEMENT_TYPE[element_type]
+        types = _result_types(self, tuple(dtypes), len(names), element_type)
+        yield from ((name, dtype) for name, dtype in zip(names, types, strict=True) if dtype)
+
+
+@lru_cache(maxsize=4096)
+def _result_types(
+    signature: Signature, dtypes: tuple[DType | None, ...], count: int, element_type: int | None
+) -> list[DType | None]:
+    """The types of so many results; None where the operator does not tell."""
+    known = dict(signature.bound(dtypes))
+    types: list[DType | None] = []
+    for variable in signature.result_variables(count):
+        allowed = signature.allowed[variable]
+        if variable in known and element_type is None:
+            types.append(known[variable])
+        elif len(allowed) == 1:
+            types.append(next(iter(allowed)))
+        else:
+            types.append(_BY_ELEMENT_TYPE.get(element_type) if element_type else None)
+    return types
 
 
 @lru_cache(maxsize=1024)

@@ -159,18 +159,19 @@ def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
 def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) -> None:
     """Gives outputs their names: a node's result is renamed; what is a leaf, a constant or an
     output already is copied."""
-    producers = {output: node for node in emitter.nodes for output in node.output}
+    produced = {output for node in emitter.nodes for output in node.output}
     renamed: dict[str, str] = {}
     for name, v in graph.outputs.items():
         source = names[v]
-        if source in producers and source not in renamed:
+        if source in produced and source not in renamed:
             renamed[source] = name
+    are_none = renamed.keys().isdisjoint
     for node in _all_nodes(emitter.nodes):
         for field in (node.input, node.output):
-            for i, name in enumerate(field):
-                if name in renamed:
-                    field[i] = renamed[name]
-        node.name = renamed.get(node.name, node.name)
+            if not are_none(field):  # most are
+                field[:] = [renamed.get(name, name) for name in field]
+        if node.name in renamed:
+            node.name = renamed[node.name]
     outputs = set(renamed.values())
     for name, v in graph.outputs.items():
         if name not in outputs:

@@ -77,18 +77,17 @@ class Nodes:
         return self._emit(call)
 
     def _emit(self, call: Call) -> tuple[str, ...]:
-        if holds_graph(call.attributes):
+        if call.attributes and holds_graph(call.attributes):
             # No two are equal, for names within are unique; and they may use any name of here.
             return self._added(call)
         if self.parent and not self.conditional and self._inside.isdisjoint(call.inputs):
             with self._at_parent() as parent:
                 return parent._emit(call)
-        attributes = repr(sorted(call.attributes.items()))
+        attributes = repr(sorted(call.attributes.items())) if call.attributes else ""
         key = (call.op_type, call.inputs, attributes, call.domain, call.outputs)
-        if key in self._memo:
-            return self._memo[key]
-        names = self._added(call)
-        self._memo[key] = names
+        names = self._memo.get(key)
+        if names is None:
+            names = self._memo[key] = self._added(call)
         return names
 
     def _added(self, call: Call) -> tuple[str, ...]:
@@ -190,15 +189,18 @@ def _plain_attribute(name: str, x: Any) -> onnx.AttributeProto:
     return helper.make_attribute(name, x)
 
 
-@functools.lru_cache(maxsize=4096)
-def _metadata_of(place: str, scope: str, backward: bool) -> tuple[onnx.StringStringEntryProto, ...]:
-    props = {"source": place, "scope": scope, **({"direction": "backward"} if backward else {})}
-    return tuple(onnx.StringStringEntryProto(key=k, value=x) for k, x in props.items())
-
-
 def _metadata(location: Location) -> tuple[onnx.StringStringEntryProto, ...]:
     """What the metadata of a node say of where it was written."""
-    return _metadata_of(location.place, location.scope, location.backward)
+    return _metadata_of(location.file, location.line, location.scope, location.backward)
+
+
+@functools.lru_cache(maxsize=4096)
+def _metadata_of(
+    file: str, line: int, scope: str, backward: bool
+) -> tuple[onnx.StringStringEntryProto, ...]:
+    place = Location(file, line).place
+    props = {"source": place, "scope": scope, **({"direction": "backward"} if backward else {})}
+    return tuple(onnx.StringStringEntryProto(key=k, value=x) for k, x in props.items())
 
 
 def holds_graph(attributes: Attributes) -> bool:
