@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -28,6 +26,7 @@ from nncompile.ir.argument_labels import argument_labels
 from nncompile.ir.attributes import Attributes
 from nncompile.ir.dims import Dim, Shape
 from nncompile.ir.operators import Operators
+from nncompile.ir.pool import Pool
 from nncompile.ir.types import AnyType, DType, TupleType, Type
 
 
@@ -277,16 +276,7 @@ class Value(Operators):
     ndim = rank
 
 
-class _Interned(weakref.ref[Value]):
-    """A node in the pool."""
-
-    __slots__ = ("key",)
-    key: Any
-
-
-# A WeakValueDictionary does more at each look, for those who walk through it.
-_pool: dict[Any, _Interned] = {}
-_pool_lock = threading.RLock()
+_pool: Pool[Value] = Pool()
 _LARGEST = 2**63 - 1  # size of an axis
 
 
@@ -298,7 +288,7 @@ def apply(op: Op, *args: Value) -> Value:
     """
     location = user_location()
     key = (op, *map(id, args))
-    value = _known(key)
+    value = _pool.get(key)
     if value is None:
         try:
             type_ = op.infer(*(a.type for a in args))
@@ -325,7 +315,7 @@ def remade(value: Value, args: tuple[Value, ...]) -> Value | None:
         return None
     op, args = ordered
     key = (op, *map(id, args))
-    new = _known(key)
+    new = _pool.get(key)
     if new is None:
         new = _interned(key, op, args, value.type)
     table.record(new, location)
@@ -343,28 +333,7 @@ def _interned(key: Any, op: Op, args: tuple[Value, ...], type_: AnyType) -> Valu
     set_(value, "digest", digest.digest())
     set_(value, "settled", 0)
     set_(value, "settled_if", None)
-    interned = _Interned(value, _forgotten)
-    interned.key = key
-    with _pool_lock:
-        known = _known(key)
-        if known is None:
-            _pool[key] = interned
-            return value
-        return known
-
-
-def _known(key: Any) -> Value | None:
-    """The node of that key, where there is one."""
-    interned = _pool.get(key)
-    return None if interned is None else interned()
-
-
-def _forgotten(interned: Any) -> None:
-    """Takes a node that is gone out of the pool, if none has taken its place."""
-    key = interned.key
-    with _pool_lock:
-        if _pool.get(key) is interned:
-            del _pool[key]
+    return _pool.add(key, value)
 
 
 Packed = list[tuple[Op, tuple[int, ...]]]

@@ -99,12 +99,12 @@ class Rewriting:
     def _moved(self, v: Value, args: tuple[Value, ...]) -> bool:
         """Puts the node on new arguments of the same types; whether nothing else is to be done to
         it."""
-        distances, distance = self.distances, FAR
+        distances, closest = self.distances, FAR
         for new, old in zip(args, v.args, strict=True):
             if new is not old:
                 if new.type is not old.type and new.type != old.type:
                     return False
-                distance = min(distance, distances.get(new, 0))
+                closest = min(closest, distances.get(new, 0))
         known = remade(v, args)
         if known is None:
             return False
@@ -115,8 +115,9 @@ class Rewriting:
             final[v] = final[known]
             distances[final[known]] = 0  # two nodes are one
             return True
-        distances[known] = distance + 1 if is_new else 0
-        if is_new and distance + 1 >= FAR:
+        distance = 1 + closest
+        distances[known] = distance if is_new else 0
+        if is_new and distance >= FAR:
             self._hand_on(v, known)
             if known.settled & self.bit or self._is_settled(known):
                 final[v] = final[known] = known
