@@ -72,6 +72,15 @@ def test_gradient_at_weights_of_many_taps_with_stride() -> None:
     assert sorted(found) == sorted(["Pad", "Pad", "Reshape", *phases, *TAP * 16, *JOINED])
 
 
+def test_gradient_at_weights_of_few_places() -> None:
+    """One product over examples and places for each tap, where one for each example would be larger
+    than its factors."""
+    found = nodes(*weight_gradient(("n", 16, 2, 4), (32, 16, 1, 1)))
+    assert Counter(found)["MatMul"] == 1 and "ReduceSum" not in found
+    found = nodes(*weight_gradient(("n", 16, 3, 3), (32, 16, 1, 1)))
+    assert Counter(found)["MatMul"] == Counter(found)["ReduceSum"] == 1
+
+
 def test_gradient_at_weights_of_many_channels() -> None:
     """Each tap is one contiguous slice of x with its rows joined."""
     found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
@@ -143,6 +152,8 @@ def test_the_batch_of_a_recipe_says_how_gradients_at_weights_are_summed() -> Non
         ((16, 8, 9), (8, 8, 3, 3), {"stride": (2, 1), "padding": 1, "groups": 2}),
         ((8, "h", "w"), (8, 1, 4, 5), {"stride": (1, 3), "padding": 2, "groups": 8}),
         ((8, "h", "w"), (8, 8, 4, 4), {"stride": 2, "dilation": (2, 1), "padding": 3}),
+        ((16, 2, 2), (32, 16, 3, 3), {"padding": 1}),
+        ((32, 4, 3), (16, 32, 3, 3), {"stride": 2, "padding": 1}),
     ],
 )
 @pytest.mark.parametrize("dtype", [f32, f64])

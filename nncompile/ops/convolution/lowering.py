@@ -29,6 +29,8 @@ from nncompile.ops.windows.convolution import Ints, Window
 # Measured in onnxruntime 1.31 on one core. With fewer channels the taps are joined for one product;
 # with more, that copies more than it gains.
 FEW_CHANNELS = 8
+# With as many channels to a place, one product over all examples is faster than one for each.
+FEW_PLACES = 2
 # A strided slice takes as long for an element as three contiguous ones. With fewer taps of a phase
 # (an image of every stride-th element), the gradient's rows take longer to widen than that gains.
 FEW_TAPS = 3
@@ -106,8 +108,20 @@ def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
 
 
 def _batch_product(g: Value, tap: Value) -> Value:
-    """Σ over the batch of g·tapᵀ: `[1, groups, outs, ins]`, without groups where there is one."""
-    return sum(matmul(g, swapaxes(tap, -1, -2)), 0, keepdims=True)
+    """Σ over the batch of g·tapᵀ: `[1, groups, outs, ins]`, without groups where there is one.
+
+    Where channels are many and places few, the products of all examples would be larger than the
+    factors by far: it is one product over the examples and places then.
+    """
+    outs, places = g.shape[-2:]
+    ins = tap.shape[-2]
+    is_known = isinstance(places, int) and isinstance(outs, int) and isinstance(ins, int)
+    if g.rank > 3 or not is_known or places * FEW_PLACES > min(outs, ins):
+        return sum(matmul(g, swapaxes(tap, -1, -2)), 0, keepdims=True)
+    count = product((g.shape[0], places))
+    columns = reshape(transpose(tap, (0, 2, 1)), (count, ins))
+    y = matmul(reshape(transpose(g, (1, 0, 2)), (outs, count)), columns)
+    return reshape(y, (1, outs, ins))
 
 
 def _tap_offsets(window: Window) -> list[Ints]:
