@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         to_torch_module,
         to_torch_state_dict,
     )
+    from nncompile.parallel import mpi
     from nncompile.report import RunPage as RunPage
     from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
     from nncompile.train import Event, History, Trainer
@@ -93,6 +94,7 @@ _ON_DEMAND = {
         "to_torch_module",
         "to_torch_state_dict",
     ],
+    "nncompile.parallel": ["mpi"],
     "nncompile.report": ["RunPage"],
     "nncompile.runtime": ["Session", "StepRunner", "available_providers", "vocabularies"],
     "nncompile.train": ["Event", "History", "Trainer"],
@@ -162,6 +164,7 @@ __all__ = [
     "load_onnx",
     "merge",
     "minimize",
+    "mpi",
     "precision_report",
     "to_torch_module",
     "to_torch_state_dict",

@@ -26,7 +26,7 @@ FLOORS = (
     ("nncompile.train", "nncompile.interop"),
     (
         *("nncompile.verify", "nncompile.sklearn", "nncompile.report", "nncompile.finetuning"),
-        "nncompile.serving",
+        *("nncompile.serving", "nncompile.parallel"),
     ),
     ("nncompile.cli",),
     ("nncompile.__main__",),

@@ -30,6 +30,7 @@ with kept():
     from nncompile.cli.sweep import sweep
     from nncompile.cli.train import ResumableCommand, train
     from nncompile.cli.verify import verify
+    from nncompile.cli.workers import tell_exit_code
 
 app = typer.Typer(
     name="nncompile",
@@ -70,5 +71,8 @@ def main() -> None:
     """Runs the command line."""
     try:
         app(prog_name="nncompile")
+    except SystemExit as ended:
+        tell_exit_code(ended)
+        raise
     finally:
         gc.freeze()  # Python would search all that was imported for cycles, which takes 0.3 s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from nncompile.cli.outcome import Outcome
@@ -26,7 +27,9 @@ from nncompile.cli.training import (
     Steps,
     Threads,
     Training,
+    Workers,
 )
+from nncompile.cli.workers import launched, run_workers, several
 from nncompile.program.model_file import Declared
 from nncompile.train.run_places import LATEST
 
@@ -63,6 +66,7 @@ def train(
     patience: Patience = None,
     monitor: Monitor = None,
     log: LogFile = None,
+    workers: Workers = None,
     model: Chosen = None,
     settings: Set = None,
     quiet: Quiet = False,
@@ -85,8 +89,11 @@ def train(
       nncompile train digits.py --resume 3 --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
       nncompile train digits.py --provider cuda --precision bf16
+      nncompile train digits.py --workers 4
+      mpirun -n 4 nncompile train digits.py
     """
-    declared = load_file(file, model, settings)
+    if workers is not None and workers > 1 and launched() is None:
+        return run_workers(workers)
     flags = {
         "batch_size": batch_size,
         "patience": patience,
@@ -101,7 +108,7 @@ def train(
     }
 
     def declaring(
-        saved: Mapping[str, Any], options: Mapping[str, Any]
+        declared: Declared, saved: Mapping[str, Any], options: Mapping[str, Any]
     ) -> tuple[Declared, dict[str, Any]]:
         chosen = declared
         if not settings and options.get("settings"):  # a run goes on with the options of its file
@@ -113,7 +120,12 @@ def train(
             "class_names": chosen.class_names,
         }
 
-    training = Training(
-        *(output, name, overwrite, resume, epochs, steps, seed, flags), quiet=quiet, verbose=verbose
-    )
-    return training.run(declared.recipe.model.name, declaring)
+    with several(workers) as parallel:
+        declared = load_file(file, model, settings)
+        training = Training(
+            *(output, name, overwrite, resume, epochs, steps, seed, flags),
+            quiet=quiet,
+            verbose=verbose,
+            parallel=parallel,
+        )
+        return training.run(declared.recipe.model.name, partial(declaring, declared))

@@ -15,6 +15,7 @@ import typer
 from nncompile.cli.outcome import INTERRUPTED, Outcome, described_files
 from nncompile.cli.report import Timing
 from nncompile.cli.shared import data_of, out, print_costs, print_files
+from nncompile.cli.workers import threads_of_each
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import Data, Declared
 from nncompile.program.recipe import Recipe, in_precision
@@ -72,6 +73,9 @@ Monitor = Annotated[
 LogFile = Annotated[
     Path | None, typer.Option(help="Write each epoch's figures: a .csv or .jsonl file.")
 ]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train together, on this machine.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]
@@ -94,6 +98,22 @@ class Training:
     flags: Mapping[str, Any]
     quiet: bool
     verbose: bool
+    parallel: Any = None  # the processes that train together
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process writes and shows; one that is alone does."""
+        return self.parallel is None or self.parallel.is_first
+
+    @property
+    def _together(self) -> str:
+        return "" if self.parallel is None else f", {self.parallel.size} processes"
+
+    def _of_first(self, find: Callable[[], Any]) -> Any:
+        """What the first process finds."""
+        if self.parallel is None:
+            return find()
+        return self.parallel.of_first(find() if self._is_first else None)
 
     def run(self, model: str, declaring: Declaring) -> Outcome:
         """Trains what is declared, in a run of the model of that name, and exports it."""
@@ -107,7 +127,7 @@ class Training:
             overwrite=self.overwrite,
             resume=self.resume or False,
         )
-        saved = place().find(model) or {}
+        saved = self._of_first(lambda: place().find(model)) or {}
         given = {k: x for k, x in self.flags.items() if x is not None}
         options = {**(saved.get("options") or {}), **given}
         declared, about = declaring(saved, options)
@@ -118,22 +138,28 @@ class Training:
             about={**about, "options": options},
             measure=True,
         )
-        watchers = watchers_of(recipe, data, options, self.resume is not None)
+        log = {} if self._is_first else {"log": None}
+        watchers = watchers_of(recipe, data, {**options, **log}, self.resume is not None)
         provider, threads = options.get("provider", "cpu"), options.get("threads")
+        if self.parallel is not None and threads is None:
+            threads = threads_of_each()
         seed = saved.get("seed") if self.seed is None else self.seed
         with Timing() as building:
-            trainer = Trainer(recipe, provider, seed, threads)
-            run.restore(trainer)
+            trainer = Trainer(recipe, provider, seed, threads, parallel=self.parallel)
+            self._restore(run, trainer)
         earlier = {name: x for name, x in options.items() if name not in given}
         if earlier:
             out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
         epochs, steps = self._length(trainer, saved, run)
         parameters = trainer.params
+        nodes = trainer.compiled.report.nodes
+        parts = [n for n in ("step", "gradient", "following") if f"{n}, ONNX" in nodes]
         how = "from the compile cache" if trainer.compiled.report.is_cached else "compiled"
         out.print(
             f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "
-            f"{len(parameters)} tensors, a step of {trainer.compiled.report.nodes['step, ONNX']} "
-            f"nodes, {how} in {building.seconds:.2f} s"
+            f"{len(parameters)} tensors, "
+            f"a step of {sum(nodes[f'{part}, ONNX'] for part in parts)} nodes, "
+            f"{how} in {building.seconds:.2f} s"
         )
         if self.verbose:
             print_costs(trainer.compiled.report)
@@ -142,12 +168,15 @@ class Training:
         display = Display(0 if self.quiet else 1, out.file, every=self.verbose)
         fit = partial(trainer.fit, epochs=epochs, steps=steps, batch_size=size)
         with Timing() as fitting:
-            code = _ended(partial(fit, callbacks=[display, *watchers, run]), data)
+            several = [display, *watchers, run] if self._is_first else watchers
+            code = _ended(partial(fit, callbacks=several), data)
+        if not self._is_first:
+            return Outcome()
         made_steps = trainer.step - before
         seconds = fitting.seconds - run.export_seconds
         out.print(
             f"{'interrupted after' if code else 'trained'} {made_steps:,} steps of {size} "
-            f"in {seconds:.2f} s on {provider}"
+            f"in {seconds:.2f} s on {provider}{self._together}"
             + (f", {1e3 * seconds / made_steps:.2f} ms a step" if made_steps else "")
         )
         # Who ends a training does not wait for figures.
@@ -155,6 +184,13 @@ class Training:
         print_files(*run.files)
         described = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
         return Outcome({**described, "files": described_files(run.files)}, code)
+
+    def _restore(self, run: RunDirectory, trainer: Trainer) -> None:
+        """Goes on from the state of the run that is resumed, in all processes."""
+        if self._is_first:
+            run.restore(trainer)
+        if self.parallel is not None and self.resume is not None:
+            self.parallel.follow_first(trainer)
 
     def _length(
         self, trainer: Trainer, saved: Mapping[str, Any], run: RunDirectory

@@ -36,7 +36,7 @@ from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
 
-_WHOLE = ("step", "steps")
+_WHOLE = ("step", "steps", "following")  # to which nothing is left to be reduced
 _APART = ("accumulate", "apply")  # whose graphs are not those of the step
 _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
 
@@ -118,6 +118,11 @@ class CompiledStep(Stages):
         return from_bytes(self.content("evaluate"))
 
     @cached_property
+    def following(self) -> Graph:
+        """The optimized graph from what several processes reduced to the next state."""
+        return self.optimized("following", self.source.following)
+
+    @cached_property
     def accumulate(self) -> Graph:
         """The optimized graph that adds what a batch gives to sums in the state."""
         return self.optimized("accumulate", self._accumulation.accumulate)
@@ -132,11 +137,11 @@ class CompiledStep(Stages):
         return accumulation_halves(self.source.recipe)
 
     def content(self, name: str) -> bytes:
-        """The bytes of an ONNX file: of "step", "steps", "gradient", "update", "accumulate",
-        "apply" or "evaluate"."""
+        """The bytes of an ONNX file: of "step", "steps", "gradient", "update", "following",
+        "accumulate", "apply" or "evaluate"."""
         if name == "evaluate":
             return self._entry(name).content
-        sizes = {} if name in ("update", "apply") else self._batch_sizes
+        sizes = {} if name in ("update", "following", "apply") else self._batch_sizes
         metadata = self.metadata if name in _WHOLE else self._metadata_of_half(name)
         how: dict[str, Any] = {"metadata": metadata, "sizes": sizes, "kernels": self.kernels}
         return self._entry(name, **how).content

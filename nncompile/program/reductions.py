@@ -96,7 +96,7 @@ class Reductions:
         for name, part in sums.parts.items():
             if part.kind == "pooled":
                 self.by_name[name] = Reduction("concatenate")
-            elif part.kind == "total":
+            elif part.kind == "total" or is_sum(part.value, self.model.examples):
                 self.by_name[name] = SUM
             else:
                 count = self._examples() if part.count is None else size_value(part.count, f32)

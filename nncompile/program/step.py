@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Array, Type
 from nncompile.program.first_row import with_first_row
 from nncompile.program.initialization import initial_values
@@ -64,6 +64,23 @@ class Step:
         """`gradient` of some rows of a batch. Where it draws random numbers for each, it has an
         input `first_row`: the number of its first row in the whole batch."""
         return with_first_row(self.gradient, self.recipe.trained_model.examples)
+
+    @cached_property
+    def following(self) -> Graph:
+        """The next value of every state that changes, from the state and what `gradient` gave:
+        `update`, and `PATH.reduced` in the place of what followed from the batch."""
+        passed = {n: v for n, v in self.gradient.outputs.items() if n in self.state_map.values()}
+        leaves = {
+            n: apply(Input(f"{n.removesuffix('.next')}.reduced", v.type)) for n, v in passed.items()
+        }
+        state = [leaf for path, leaf in self.step.leaves.items() if path in self.state]
+        handed = [leaf for leaf in self.update.inputs if input_of(leaf).kind == "input"]
+        return replace(
+            self.update,
+            name=f"{self.recipe.model.name}_following",
+            outputs={**self.update.outputs, **leaves},
+            inputs=(*state, *handed, *leaves.values()),
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from nncompile.diagnostics.errors import BackendError, FeedError
+from nncompile.diagnostics.errors import BackendError, FeedError, Row
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.graph import Graph
@@ -84,6 +84,8 @@ class StepRunner:
     `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
     state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
+
+    trouble: tuple[Row, ...] = ()  # what it knows of a loss that is not finite
 
     def __init__(
         self,
@@ -154,6 +156,11 @@ class StepRunner:
         arrays = {name: earlier.get(name, array) for name, array in state.items()}
         self._fill(1, check_feeds(self._state_ports, arrays))
         return _Position(at.steps, read=1, can_undo=at.can_undo, equal=False)
+
+    @property
+    def ports(self) -> list[Port]:
+        """The inputs that are not state."""
+        return self._batch_ports
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for

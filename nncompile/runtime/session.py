@@ -154,6 +154,11 @@ class Session:
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
 
     @property
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs."""
+        return self.inputs
+
+    @property
     def vocabularies(self) -> dict[str, CategoryCodes]:
         """The categories whose codes the inputs are, by input name: of each `Vocabulary` in the
         model. Raises `FileError` where the file holds them in a form that cannot be read."""

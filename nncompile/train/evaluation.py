@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model
 from nncompile.diagnostics.errors import FeedError
@@ -115,9 +115,16 @@ class Evaluation:
         return Session(self.step.content("evaluate"), self.providers, self.threads)
 
 
-def ports_of(model: Model, session: Session) -> list[Port]:
-    """The inputs of a session that are data of the model."""
-    return [port for port in session.inputs if port.name in model.inputs]
+class Fed(Protocol):
+    """A session or a runner, with its inputs."""
+
+    @property
+    def ports(self) -> Sequence[Port]: ...
+
+
+def ports_of(model: Model, runs: Fed) -> list[Port]:
+    """The inputs of a session or of a runner that are data of the model."""
+    return [port for port in runs.ports if port.name in model.inputs]
 
 
 def _state_inputs(session: Session, state: State) -> dict[str, Any]:

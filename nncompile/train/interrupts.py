@@ -13,6 +13,20 @@ from typing import Any
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 # Only these are replaced: who handles a signal, or ignores it as nohup does, goes on to do so.
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+_active: list[Interrupts] = []  # those that take signals, the innermost last
+
+
+def received() -> int | None:
+    """The signal that is to end the training after this step; None without one."""
+    return _active[-1].received if _active else None
+
+
+def error_of(number: int) -> BaseException:
+    """What a training ends with after that signal: `KeyboardInterrupt` after a Ctrl-C, `SystemExit`
+    with the exit code 128 + signal after another one."""
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return SystemExit(128 + number)
 
 
 class Interrupts:
@@ -33,12 +47,14 @@ class Interrupts:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) in _DEFAULTS:
                     self._replaced[number] = signal.signal(number, self._take)
+        _active.append(self)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
         self._replaced = {}
+        _active.remove(self)
         if error is None:
             self.raise_received()  # it came too late to end the training, not to end the program
 
@@ -52,11 +68,10 @@ class Interrupts:
             self._writing = outer
 
     def raise_received(self) -> None:
-        """Raises `KeyboardInterrupt` after a Ctrl-C, `SystemExit` with the exit code 128 + signal
-        after another signal; once."""
+        """Raises `error_of` the signal that was received, once."""
         number, self.received = self.received, None
         if number is not None:
-            raise _error(number)
+            raise error_of(number)
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if self._writing:
@@ -68,13 +83,7 @@ class Interrupts:
                 _say("the training ends after this step; Ctrl-C again ends it at once")
         else:
             self.received = None
-            raise _error(number)
-
-
-def _error(number: int) -> BaseException:
-    if number == signal.SIGINT:
-        return KeyboardInterrupt()
-    return SystemExit(128 + number)
+            raise error_of(number)
 
 
 def _say(text: str) -> None:

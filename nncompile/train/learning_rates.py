@@ -20,7 +20,9 @@ from nncompile.program.model import Model
 from nncompile.program.rate_groups import RateGroup, adjusted, groups_of, rate_groups
 from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
+from nncompile.runtime.runner import StepRunner
 from nncompile.train.loop import Loop
+from nncompile.train.parallel import Parallel
 from nncompile.train.rates import rate_at
 
 Rate = float | Mapping[str, float | None] | None
@@ -79,6 +81,7 @@ class SettableRates:
     threads: int | None
     native: bool | None
     in_place: bool
+    parallel: Parallel | None
     _loop: Loop
     _adjustments: Adjustments
 
@@ -133,6 +136,16 @@ class SettableRates:
         assert now is not None  # the state has all that it follows
         return now
 
+    def _runner(
+        self, compiled: CompiledStep, state: Mapping[str, Any], after: StepRunner | None = None
+    ) -> StepRunner:
+        """A runner of that step, which may take the place of another: of this process, or of
+        several."""
+        options = after, self.native, self.in_place
+        if self.parallel is not None:
+            return self.parallel.runner(compiled, state, self.providers, self.threads, *options)
+        return compiled.runner(state, self.providers, self.threads, None, *options)
+
     def _go_on_with(self, compiled: CompiledStep, state: Mapping[str, Array] | None = None) -> None:
         """Makes the next steps with that step, of which other rates can be set, from the present
         state or from this one."""
@@ -143,9 +156,7 @@ class SettableRates:
         known = loop.runner.state() if state is None else state
         first = {p: evaluate(x, {}) for p, x in source.first.items() if p not in known}
         whole = {path: known[path] if path in known else first[path] for path in source.state}
-        options = self.providers, self.threads, None, loop.runner, self.native, self.in_place
-        runner = compiled.runner(whole, *options)
-        loop.exchange(compiled, runner)
+        loop.exchange(compiled, self._runner(compiled, whole, loop.runner))
         vars(self).update(compiled=compiled, recipe=source.recipe, model=source.recipe.model)
 
 

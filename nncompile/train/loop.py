@@ -362,7 +362,8 @@ class Loop:
                 origin = None if infinite else self.locate(batch, (name,))
                 moment = f"step {self.step} (epoch {self.epoch.number + 1})"
                 loss = f"{name} is {metrics[name]}"
-                raise diverged(loss, moment, feeder.searched_data, infinite, origin)
+                rows = [*self.runner.trouble, *(infinite or (origin.rows if origin else ()))]
+                raise diverged(loss, moment, feeder.searched_data, rows, bool(infinite), origin)
         outputs.update(metrics)
         self.epoch.sums.add(batch, outputs, feeder.examples(batch))
         return metrics

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,6 @@ from nncompile.runtime.buffers import give_back
 from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.native import Library
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.runner import StepRunner
 from nncompile.train.averages import average_of
 from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
@@ -40,6 +40,7 @@ from nncompile.train.history import History
 from nncompile.train.learning_rates import Adjustments, SettableRates
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
+from nncompile.train.parallel import Parallel
 from nncompile.train.progress import Snapshot, load_progress
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
@@ -57,6 +58,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     CPU, native kernels are used where they are installed, unless `native` is False. With `in_place`
     a step writes over slots of the optimizer, which saves up to half of the memory of the state.
     One that fails is not undone then: the state is that after it, and `locate` finds nothing.
+
+    With `parallel=mpi()` the processes that run this script train together, each its rows of every
+    batch: the numbers are those of one, to rounding. The first of them writes and shows.
     """
 
     foreign_names = FOREIGN_METHODS
@@ -71,8 +75,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         without: Collection[str] = (),
         native: bool | None = None,
         in_place: bool = False,
+        parallel: Parallel | None = None,
     ) -> None:
-        self.native, self.in_place = native, in_place
+        self.native, self.in_place, self.parallel = native, in_place, parallel
         self.compiled = compiled_step(recipe, without)
         self.recipe = self.compiled.source.recipe
         self._adjustments = Adjustments(self.compiled)
@@ -81,7 +86,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         self.seed = self.recipe.seed if seed is None else seed_number(seed)
         self._notes = Notes()
         self.model = self.recipe.model
-        self._loop = Loop(self.compiled, self._runner(self.compiled.source.initial(self.seed)))
+        state = self.compiled.source.initial(self.seed)
+        self._loop = Loop(self.compiled, self._runner(self.compiled, state))
         self._evaluation = self._evaluating()
         self._fixed = True
 
@@ -94,10 +100,6 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     def __repr__(self) -> str:
         place = f"step {self.step:,}, epoch {self.epoch}"
         return f"<Trainer of {self.model.name} at {place}, on {self.providers}>"
-
-    def _runner(self, state: Mapping[str, Any]) -> StepRunner:
-        options = self.providers, self.threads, None, None, self.native, self.in_place
-        return self.compiled.runner(state, *options)
 
     def _evaluating(self) -> Evaluation:
         naming = Naming(self.model, self._notes)
@@ -236,10 +238,13 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
             given.check_weights(self.model)
             if given.is_weighted:
                 self._weigh_examples()
-            ports = ports_of(self.model, loop.runner.session)
+            ports = ports_of(self.model, loop.runner)
             feeder, held_out = given.feeders(self.compiled, ports, self._evaluation)
             validate = None if held_out is None else partial(self._evaluation.metrics, held_out)
-            watchers = Watchers(self, displayed(callbacks, verbose))
+            several = displayed(callbacks, verbose)
+            watchers = Watchers(
+                self, self.parallel.callbacks(several) if self.parallel else several
+            )
             names = list(self.model.metrics)
             watchers.check_monitored(
                 names if held_out is None else [*names, *(f"val_{name}" for name in names)]
@@ -250,7 +255,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
                 seed = self.seed if shuffled else None
                 return loop.run(feeder, watchers, fitting.ends, seed, validate)
 
-        return loop.alone(train)
+        with self.parallel.together() if self.parallel else nullcontext():
+            return loop.alone(train)
 
     def _weigh_examples(self) -> None:
         """Goes on with losses that weigh the examples."""
@@ -262,7 +268,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         compiled = adjustments.of_state(self.compiled.source.state)
         recipe = compiled.source.recipe
         vars(self).update(recipe=recipe, model=model, compiled=compiled, _adjustments=adjustments)
-        self._loop.recompiled(compiled, self._runner(self.state))
+        self._loop.recompiled(compiled, self._runner(compiled, self.state))
         self._evaluation = self._evaluating()
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:

@@ -1,0 +1,184 @@
+"""The processes of a training: how they meet, what they agree on, and how they end together."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.compiler.compile import CompiledStep
+from nncompile.diagnostics.errors import CompileError, ProcessError
+from nncompile.parallel.agreement import Agreement
+from nncompile.parallel.group import Group
+from nncompile.parallel.runner import ReducedStepRunner
+from nncompile.train.events import Callback, EventTrainer
+from nncompile.train.interrupts import error_of
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Processes:
+    """The processes of a group, for the option `parallel` of a trainer.
+
+    Before they exchange anything they meet: who fails says so there, and all end together. Where
+    one does not come at all, the others wait no longer than the group does, and end.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.rank, self.size = group.rank, group.size
+        self._control = group.apart()
+        self._depth = 0
+        self._is_told = False  # all know that one failed
+        self._is_lost = False  # one does not answer
+
+    def __repr__(self) -> str:
+        return f"<process {self.rank} of {self.size}>"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and shows how it goes."""
+        return self.rank == 0
+
+    def runner(
+        self, compiled: CompiledStep, state: Mapping[str, Any], *options: Any
+    ) -> ReducedStepRunner:
+        """A runner of steps that all processes make together."""
+        return ReducedStepRunner(self, compiled, state, *options)
+
+    def callbacks(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
+        """Those of this process: what writes or shows is told by the first alone. With them, one
+        that compares the processes."""
+        several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        followed = any(hasattr(x, "restore") for x in several)
+        mine = [x for x in several if self.is_first or not _writes(x)]
+        return [Agreement(self, followed), *mine]
+
+    def meet(self) -> None:
+        """Waits for all processes. Raises the `ProcessError` of one that failed, or what ends a
+        training after a signal."""
+        with self._answering():
+            failures = np.zeros(1, np.int64)
+            self._control.allreduce(failures, operation="max")
+            if not failures[0]:
+                return
+            texts = self._control.agree("")
+        self._is_told = True
+        rank, text = next((rank, text) for rank, text in enumerate(texts) if text)
+        about = json.loads(text)
+        if about["signal"]:
+            raise error_of(about["signal"])
+        raise ProcessError(f"process {rank} failed: {about['error']}", hint=about["hint"])
+
+    def said(self, value: Any) -> list[Any]:
+        """What each process says, as JSON has it, in their order."""
+        self.meet()
+        with self._answering():
+            return [json.loads(text) for text in self.group.agree(json.dumps(value))]
+
+    def of_first(self, value: Any = None) -> Any:
+        """What the first process says; the others need not give anything."""
+        return self.said(value if self.is_first else None)[0]
+
+    def follow_first(self, trainer: EventTrainer) -> None:
+        """Makes all trainers go on from where that of the first process is."""
+        self.meet()
+        with tempfile.TemporaryDirectory() as directory, self._answering():
+            file = Path(directory, "state.safetensors")
+            if self.is_first:
+                trainer.save(file)
+            content = np.frombuffer(file.read_bytes() if self.is_first else b"", np.uint8)
+            length = np.array([len(content)], np.int64)
+            self.group.broadcast(length)
+            whole = np.empty(int(length[0]), np.uint8)
+            whole[: len(content)] = content
+            self.group.broadcast(whole)
+            if not self.is_first:
+                file.write_bytes(whole.tobytes())
+                trainer.load(file)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all processes leave together: of an error in one, all are told. Signals end
+        the first process, and with it the others."""
+        if self._depth == 0:
+            self._is_told = False
+        self._depth += 1
+        try:
+            with _ignoring_signals(not self.is_first):
+                yield
+                if self._depth == 1 and not self._is_told:
+                    self.meet()
+        except BaseException as error:
+            self._tell(error)
+            raise
+        finally:
+            self._depth -= 1
+            if self._depth == 0 and self._is_told:
+                self._leave()
+
+    def _tell(self, error: BaseException) -> None:
+        """Tells the others of the error, if they do not know."""
+        if self._is_told or self._is_lost:
+            return
+        with contextlib.suppress(ProcessError), self._answering():
+            self._control.allreduce(np.ones(1, np.int64), operation="max")
+            self._control.agree(json.dumps(_described(error)))
+            self._is_told = True
+
+    def _leave(self) -> None:
+        """Waits for the others after an error: the first has to write what it keeps before another
+        process ends, which ends all."""
+        with contextlib.suppress(ProcessError), self._answering():
+            self._control.barrier()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """A block in which the others answer, unless something is wrong with one of them."""
+        try:
+            yield
+        except BaseException:
+            if not self._is_lost:  # whose end the others might wait for, for ever
+                atexit.register(self.group.abort, 1)
+            self._is_lost = True
+            raise
+
+
+def _writes(callback: Callback) -> bool:
+    """Whether a callback writes files, or to a screen."""
+    kinds = ("only_shows", "may_fail", "restore", "only_first")
+    return any(getattr(callback, name, False) for name in kinds)
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    """An error as the other processes are told of it."""
+    number = 0
+    if isinstance(error, KeyboardInterrupt):
+        number = int(signal.SIGINT)
+    elif isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+        number = error.code - 128
+    hint = error.hint if isinstance(error, CompileError) else None
+    return {"error": f"{type(error).__name__}: {error}", "signal": number, "hint": hint}
+
+
+@contextlib.contextmanager
+def _ignoring_signals(ignores: bool) -> Iterator[None]:
+    """A block in which signals that end a training are left to another process."""
+    if not ignores or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

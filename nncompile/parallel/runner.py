@@ -1,0 +1,206 @@
+"""Repeated training steps of several processes, each of which computes its rows of every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from nncompile.compiler.compile import CompiledStep
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.op import described
+from nncompile.ir.types import Array
+from nncompile.parallel.group import Group
+from nncompile.parallel.reducing import Reducing
+from nncompile.program.first_row import FIRST_ROW, unnumbered
+from nncompile.program.step import Step
+from nncompile.runtime.batch_inputs import BatchInputs
+from nncompile.runtime.blocked_convolutions import step_session
+from nncompile.runtime.buffers import array_of, give_back
+from nncompile.runtime.feeds import Port, check_feeds
+from nncompile.runtime.providers import Provider
+from nncompile.runtime.runner import StepRunner
+from nncompile.runtime.session import RUN_ERRORS
+from nncompile.train.sums import Sums
+
+
+class Meeting(Protocol):
+    """Processes that meet before they reduce; see `nncompile.parallel.processes.Processes`."""
+
+    @property
+    def group(self) -> Group: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def meet(self) -> None: ...
+
+
+def share(count: int, rank: int, size: int) -> tuple[int, int]:
+    """The first row and the one after the last of those that a process computes of so many."""
+    return count * rank // size, count * (rank + 1) // size
+
+
+class ReducedStepRunner(StepRunner):
+    """A runner of steps whose gradients are those of all processes. It is given whole batches, the
+    same in each process, and computes its share of the rows. Raises `ModelError` for a step that no
+    reduction makes right, and what `StepRunner` does."""
+
+    def __init__(
+        self,
+        processes: Meeting,
+        compiled: CompiledStep,
+        state: Mapping[str, Any],
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+        after: StepRunner | None = None,
+        native: bool | None = None,
+        in_place: bool = False,
+    ) -> None:
+        source = compiled.source
+        _check_reducible(source)
+        options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
+        super().__init__(compiled.content("following"), state, providers, threads, **options)
+        self._processes, self._source = processes, source
+        half = compiled.content("gradient")
+        self._half = step_session(half, providers=providers, threads=threads, native=native)
+        rules, first = source.reductions.by_name, source.reductions.gradients
+        self._reducing = Reducing(processes.group, rules, self._half.outputs, first)
+        self._direct = self._reducing.direct
+        self._half_bindings = tuple(map(self._bound, self._sets))
+        self._half_runs = tuple(map(self._half.runner, self._half_bindings))
+        self._half_inputs: BatchInputs | None = None
+        self._whole: dict[str, Array] = {}
+
+    @property
+    def ports(self) -> list[Port]:
+        """The inputs that are no state: of the whole batch."""
+        return [p for p in self._half.inputs if p.name not in self._sets[0] and p.name != FIRST_ROW]
+
+    def step(self, batch: Mapping[str, Any]) -> None:
+        """One step of all processes on `batch`, which each of them has."""
+        arrays = check_feeds(self.ports, batch)
+        model = self._source.recipe.trained_model
+        cut = [n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples]
+        count = next((len(arrays[n]) for n in cut if n in arrays), 1)
+        span = share(count, self._processes.rank, self._processes.size) if cut else (0, 1)
+        given = self._given(arrays, set(cut), *span)
+        losses = self._losses(given)
+        self._processes.meet()
+        self._whole = self._reducing.reduced(given, self._old)
+        self._locate(losses, span)
+        names = {f"{path}.next": f"{path}.reduced" for path in self._sets[0]}
+        whole = {names.get(name, name): x for name, x in self._whole.items()}
+        super().step({p.name: whole[p.name] for p in self._batch_ports})
+        if self._needs_parts:
+            self._whole |= self._composed(arrays, count)
+
+    def metrics(self) -> dict[str, Array]:
+        """The metrics of the last step on the whole batch, and what they are computed of."""
+        names = {*self._source.model.metrics, *self._source.accumulation.parts}
+        return {name: np.array(x) for name, x in self._whole.items() if name in names}
+
+    @property
+    def _needs_parts(self) -> bool:
+        return not self._source.model.metrics.keys() <= self._source.reductions.by_name.keys()
+
+    def _composed(self, batch: Mapping[str, Array], count: int) -> dict[str, Any]:
+        """The metrics that are computed of several parts."""
+        sums = Sums(self._source.accumulation, self._source.model.inputs)
+        sums.add(batch, self._whole, count)
+        results = sums.results()
+        return {n: results[n] for n in self._source.model.metrics if n not in self._whole}
+
+    def _old(self, name: str) -> Array:
+        """The state that a change is added to."""
+        path = name.removesuffix(".next").removesuffix(".assigned")
+        return self.look([path])[path]
+
+    def _given(
+        self, arrays: Mapping[str, Array], cut: set[str], first: int, last: int
+    ) -> dict[str, Array] | None:
+        """The outputs of the gradient half that are not computed in place; None without rows."""
+        if first == last:
+            return None
+        shard = {n: x[first:last] if n in cut else x for n, x in arrays.items()}
+        if any(port.name == FIRST_ROW for port in self._half.inputs):
+            shard[FIRST_ROW] = np.array(first, np.int64)
+        side = self._at.current
+        inputs = self._half_inputs
+        is_first = inputs is None or not inputs.fed(shard, side)
+        if is_first:
+            states = self._sets
+            inputs = BatchInputs(shard, self._half, self._half_bindings, states, self._half_device)
+            inputs.fed(shard, side)
+            self._half_inputs = inputs
+        binding = self._half_bindings[side]
+        try:
+            if is_first:
+                give_back()
+                self._half.run_first(binding)
+            else:
+                self._half_runs[side]()
+        except RUN_ERRORS as error:
+            raise self._half.failure(error, shard) from error
+        results = dict(zip(self._half_order, binding.get_outputs(), strict=True))
+        return {n: array_of(x) for n, x in results.items() if n not in self._direct}
+
+    def _half_device(self, name: str) -> tuple[str, int]:
+        return self._half.device_of_input(name) or self._half.device
+
+    @property
+    def _half_order(self) -> list[str]:
+        return [port.name for port in self._half.outputs]
+
+    def _bound(self, state: Mapping[str, Any]) -> Any:
+        binding = self._half.onnxruntime.io_binding()
+        for port in self._half.inputs:
+            if port.name in state:
+                binding.bind_ortvalue_input(port.name, state[port.name])
+        for port in self._half.outputs:
+            view = self._direct.get(port.name)
+            if view is None:
+                binding.bind_output(port.name, "cpu")
+            else:
+                place = view.ctypes.data
+                binding.bind_output(port.name, "cpu", 0, view.dtype, view.shape, place)
+        return binding
+
+    def _losses(self, given: Mapping[str, Array] | None) -> bool:
+        """Whether the losses of this process are finite."""
+        if given is None:
+            return True
+        every = {**self._direct, **given}
+        return all(np.isfinite(every[n]).all() for n in self._source.recipe.losses if n in every)
+
+    def _locate(self, is_finite: bool, span: tuple[int, int]) -> None:
+        """Says of which process's rows a loss is not finite."""
+        self.trouble = ()
+        losses = [self._whole[n] for n in self._source.recipe.losses if n in self._whole]
+        if all(np.isfinite(x).all() for x in losses):
+            return
+        mine = np.array([is_finite, *span], np.int64)
+        every = self._processes.group.allgather(mine).reshape(-1, 3)
+        self.trouble = tuple(
+            (f"process {rank}", f"rows {first} to {last - 1} of the batch")
+            for rank, (finite, first, last) in enumerate(every.tolist())
+            if not finite
+        )
+
+
+def _check_reducible(step: Step) -> None:
+    for name, reason in step.reductions.irreducible.items():
+        raise ModelError(
+            f"several processes cannot train {step.recipe.model.name}: of {name!r}, {reason}",
+            hint="one process trains it; or train what depends on each other in turn, in recipes "
+            "of their own",
+        )
+    for v in unnumbered(step.gradient, step.recipe.trained_model.examples):
+        raise ModelError(
+            f"several processes cannot draw the random numbers of {v.type}: the examples are not "
+            "its first axis",
+            rows=[("drawn", *described(v))],
+            hint="move the axis of the examples to the front before it: moveaxis(x, 1, 0)",
+            location=step.model.graph.locations.location(v),
+        )

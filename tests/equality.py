@@ -1,0 +1,137 @@
+"""Trainings of several processes under mpirun against one process: `python -m tests.equality`.
+
+Prints the largest relative difference of the parameters after two epochs of gradient descent, the
+batches of which are cut into unequal parts, the last of them into empty ones. `--examples` trains
+the examples with two processes, which compare their states after every epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nncompile
+from dsl import Dense, Dropout, cross_entropy, f32, i64, model, relu
+from nncompile import Trainer, training
+from nncompile.optim import sgd
+from nncompile.program.recipe import Recipe
+from tests.mpi_jobs import ROOT, environment, job
+
+ROWS, BATCH = 53, 13  # the last batch has one row
+CASES: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "masked mean": {"ignore_index": 0},
+    "sum": {"reduction": "sum"},
+    "mean, clipped": {"clip_norm": 0.05},
+    "masked mean, 4 batches accumulated": {"ignore_index": 0, "accumulate": 4},
+    "mean, dropout": {"rate": 0.4},
+}
+LIMIT = 1e-6
+
+
+def recipe(
+    rate: float = 0.0, clip_norm: float | None = None, accumulate: int = 1, **loss: Any
+) -> Recipe:
+    @model
+    def net(x: Any = f32["batch", 20], label: Any = i64["batch"]) -> Any:
+        hidden = x >> Dense(64, relu, name="one") >> Dropout(rate) >> Dense(64, relu, name="two")
+        return {"loss": cross_entropy(hidden >> Dense(5, name="out"), label, **loss)}
+
+    lr = 0.002 if loss.get("reduction") == "sum" else 0.05
+    options: dict[str, Any] = {"clip_norm": clip_norm, "accumulate": accumulate}
+    return training(net, optimizer=sgd(lr, 0.9), batch_size=BATCH, **options)
+
+
+def data() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(ROWS, 20)).astype("f4"), "label": rng.integers(0, 5, ROWS)}
+
+
+def parameters(options: dict[str, Any], parallel: Any = None) -> dict[str, Any]:
+    """Those that training ends with."""
+    trainer = Trainer(recipe(**options), threads=1, parallel=parallel)
+    trainer.fit(data(), epochs=2, verbose=0)
+    return trainer.params
+
+
+def compared(parallel: Any) -> None:
+    """What one process of several computes: prints the differences from one alone as JSON."""
+    found = {}
+    for name, options in CASES.items():
+        several = parameters(options, parallel)
+        if parallel.is_first:
+            one = parameters(options)
+            found[name] = max(
+                float(np.abs(several[path] - x).max() / np.abs(x).max()) for path, x in one.items()
+            )
+    if parallel.is_first:
+        print(json.dumps(found))
+
+
+def table(sizes: tuple[int, ...] = (2, 4)) -> None:
+    """Runs the jobs, and prints the table. Exits with 1 where a difference is too large."""
+    columns = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for size in sizes:
+            output = job(size, ["-m", "tests.equality", "--job"], Path(directory), 300)
+            columns[size] = json.loads(output.splitlines()[-1])
+    print("| loss | " + " | ".join(f"{size} processes" for size in sizes) + " |")
+    print("|---|" + "---|" * len(sizes))
+    for name in CASES:
+        figures = " | ".join(f"{column[name]:.1e}" for column in columns.values())
+        print(f"| {name} | {figures} |")
+    if max(max(column.values()) for column in columns.values()) > LIMIT:
+        sys.exit(1)
+
+
+def examples(seconds: float = 60) -> None:
+    """Trains the examples with two processes, an epoch each, as the command line does."""
+    failed = 0
+    for file in sorted((ROOT / "examples").glob("*.py")):
+        if "recipe = " not in file.read_text(encoding="utf-8"):
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            command = [sys.executable, "-m", "nncompile", "train", str(file), "--epochs", "1"]
+            start = time.monotonic()
+            try:
+                done = subprocess.run(
+                    [*command, "--workers", "2"],
+                    cwd=directory,
+                    env=environment(),
+                    timeout=seconds,
+                    capture_output=True,
+                    text=True,
+                )
+            except subprocess.TimeoutExpired:
+                print(f"{file.stem:28} takes more than {seconds:.0f} s")
+                continue
+            lines = (done.stdout + done.stderr).strip().splitlines()
+            said = "equal states" if done.returncode == 0 else " ".join(lines[-4:])
+            failed += done.returncode not in (0, 2)
+            print(f"{file.stem:28} {time.monotonic() - start:4.0f} s  {said}", flush=True)
+    sys.exit(failed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.equality", description=__doc__)
+    parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--examples", action="store_true", help="train the examples")
+    chosen = parser.parse_args()
+    if chosen.job:
+        compared(nncompile.mpi())
+    elif chosen.examples:
+        examples()
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Processes of a training as threads of one process, which meet in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import ProcessError
+from nncompile.parallel.group import Operation
+from nncompile.parallel.processes import Processes
+
+SECONDS = 5.0
+
+
+class Room:
+    """Where threads put what the others take."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.barrier = threading.Barrier(size)
+        self.places: list[Any] = [None] * size
+        self.later: list[Room] = []
+        self.lock = threading.Lock()
+
+
+class ThreadGroup:
+    """One of the threads that share a room."""
+
+    def __init__(self, room: Room, rank: int, seconds: float = SECONDS) -> None:
+        self._room, self._seconds = room, seconds
+        self.rank, self.size = rank, room.size
+        self._taken = 0
+        self.calls = 0  # of `allreduce`
+        self.aborted: int | None = None
+
+    def _meet(self) -> None:
+        try:
+            self._room.barrier.wait(self._seconds)
+        except threading.BrokenBarrierError:
+            raise ProcessError("another process has not answered") from None
+
+    def _all(self, value: Any) -> list[Any]:
+        self._room.places[self.rank] = value
+        self._meet()
+        every = list(self._room.places)
+        self._meet()
+        return every
+
+    def allreduce(self, *arrays: Any, operation: Operation = "sum") -> None:
+        self.calls += 1
+        combine = np.sum if operation == "sum" else np.max
+        every = self._all([x.copy() for x in arrays])
+        for i, x in enumerate(arrays):
+            x[...] = combine([parts[i] for parts in every], axis=0)
+
+    def reduce_scatter(self, array: Any) -> Any:
+        return np.split(np.sum(self._all(array.copy()), axis=0), self.size)[self.rank]
+
+    def allgather(self, array: Any) -> Any:
+        return np.concatenate(self._all(array.copy()))
+
+    def broadcast(self, array: Any) -> None:
+        array[...] = self._all(array.copy())[0]
+
+    def barrier(self) -> None:
+        self._all(None)
+
+    def agree(self, text: str) -> Sequence[str]:
+        return self._all(text)
+
+    def apart(self) -> ThreadGroup:
+        with self._room.lock:
+            if len(self._room.later) == self._taken:
+                self._room.later.append(Room(self.size))
+            room = self._room.later[self._taken]
+        self._taken += 1
+        return ThreadGroup(room, self.rank, self._seconds)
+
+    def abort(self, code: int) -> None:
+        self.aborted = code
+
+
+def in_threads(size: int, work: Callable[[Processes], Any], seconds: float = SECONDS) -> list[Any]:
+    """What `work` gives in each of so many threads, or the error that it raises."""
+    room, results = Room(size), [None] * size
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = work(Processes(ThreadGroup(room, rank, seconds)))
+        except BaseException as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3 * seconds)
+        assert not thread.is_alive(), "a process hangs"
+    return results
