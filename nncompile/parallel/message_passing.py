@@ -30,27 +30,33 @@ class MpiGroup:
         self.rank, self.size = int(communicator.Get_rank()), int(communicator.Get_size())
 
     def allreduce(self, *arrays: Array, operation: Operation = "sum") -> None:
+        """All at once."""
         op = self._mpi.MAX if operation == "max" else self._mpi.SUM
         start = self._world.Iallreduce
         self._wait(*(start(self._mpi.IN_PLACE, x, op=op) for x in arrays))
 
     def reduce_scatter(self, array: Array) -> Array:
+        """A block of the sum."""
         part = np.empty(len(array) // self.size, array.dtype)
         self._wait(self._world.Ireduce_scatter_block(array, part))
         return part
 
     def allgather(self, array: Array) -> Array:
+        """Along the first axis."""
         whole = np.empty((self.size * len(array), *array.shape[1:]), array.dtype)
         self._wait(self._world.Iallgather(np.ascontiguousarray(array), whole))
         return whole
 
     def broadcast(self, array: Array) -> None:
+        """In place."""
         self._wait(self._world.Ibcast(array))
 
     def barrier(self) -> None:
+        """A reduction of nothing."""
         self._wait(self._world.Ibarrier())
 
     def agree(self, text: str) -> Sequence[str]:
+        """Gathers lengths, then texts of the greatest of them."""
         content = text.encode()
         lengths = self.allgather(np.array([len(content)], np.int64))
         padded = np.frombuffer(content.ljust(int(lengths.max()), b"\0"), np.uint8)
@@ -58,9 +64,11 @@ class MpiGroup:
         return [bytes(row[:n]).decode() if n else "" for row, n in zip(rows, lengths, strict=True)]
 
     def apart(self) -> MpiGroup:
+        """The group of a communicator that is a copy."""
         return MpiGroup(self._world.Dup(), self._timeout)
 
     def abort(self, code: int) -> None:
+        """Ends the job."""
         self._world.Abort(code)
 
     def _wait(self, *requests: Any) -> None:
