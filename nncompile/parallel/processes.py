@@ -8,7 +8,7 @@ import json
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,11 @@ class Processes:
         """A runner of steps that all processes make together."""
         return ReducedStepRunner(self, compiled, state, *options)
 
-    def callbacks(self, callbacks: Callback | Sequence[Callback]) -> list[Callback]:
+    def callbacks(self, callbacks: list[Callback]) -> list[Callback]:
         """Those of this process: what writes or shows is told by the first alone. With them, one
         that compares the processes."""
-        several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        followed = any(hasattr(x, "restore") for x in several)
-        mine = [x for x in several if self.is_first or not _writes(x)]
+        followed = any(hasattr(x, "restore") for x in callbacks)
+        mine = [x for x in callbacks if self.is_first or not _writes(x)]
         return [Agreement(self, followed), *mine]
 
     def meet(self) -> None:

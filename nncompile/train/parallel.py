@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from nncompile.compiler.compile import CompiledStep
@@ -32,3 +32,13 @@ class Parallel(Protocol):
     ) -> StepRunner: ...
     def callbacks(self, callbacks: list[Callback]) -> list[Callback]: ...
     def together(self) -> AbstractContextManager[None]: ...
+
+
+def told_here(parallel: Parallel | None, callbacks: list[Callback]) -> list[Callback]:
+    """The callbacks that this process tells: all of them where it is alone."""
+    return callbacks if parallel is None else parallel.callbacks(callbacks)
+
+
+def together(parallel: Parallel | None) -> AbstractContextManager[None]:
+    """A block that all processes leave together."""
+    return nullcontext() if parallel is None else parallel.together()

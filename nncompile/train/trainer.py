@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ from nncompile.train.history import History
 from nncompile.train.learning_rates import Adjustments, SettableRates
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
-from nncompile.train.parallel import Parallel
+from nncompile.train.parallel import Parallel, together, told_here
 from nncompile.train.progress import Snapshot, load_progress
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
@@ -241,10 +240,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
             ports = ports_of(self.model, loop.runner)
             feeder, held_out = given.feeders(self.compiled, ports, self._evaluation)
             validate = None if held_out is None else partial(self._evaluation.metrics, held_out)
-            several = displayed(callbacks, verbose)
-            watchers = Watchers(
-                self, self.parallel.callbacks(several) if self.parallel else several
-            )
+            watchers = Watchers(self, told_here(self.parallel, displayed(callbacks, verbose)))
             names = list(self.model.metrics)
             watchers.check_monitored(
                 names if held_out is None else [*names, *(f"val_{name}" for name in names)]
@@ -255,7 +251,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
                 seed = self.seed if shuffled else None
                 return loop.run(feeder, watchers, fitting.ends, seed, validate)
 
-        with self.parallel.together() if self.parallel else nullcontext():
+        with together(self.parallel):
             return loop.alone(train)
 
     def _weigh_examples(self) -> None:
