@@ -119,3 +119,5 @@ def test_a_wheel_holds_the_templates(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     held = zipfile.ZipFile(wheel).namelist()
     assert {f"nncompile/templates/{name}.py" for name in NEXT} <= {*held}
+    pages = ("nncompile.mjs", "index.html", "package.json")
+    assert {f"nncompile/templates/web/{name}" for name in pages} <= {*held}

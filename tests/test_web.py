@@ -170,7 +170,9 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
     (tmp_path / "other" / "state.safetensors").unlink()
     export(recipe(9), tmp_path / "wide", to="web")
     (tmp_path / "wide" / "state.safetensors").rename(tmp_path / "other" / "other.safetensors")
-    result = web.printed("node", web.SCRIPT.with_name("mistakes.mjs"), site, tmp_path / "other")
+    script = web.SCRIPT.with_name("mistakes.mjs")
+    with web.served(site) as server:
+        result = web.printed("node", script, site, tmp_path / "other", server)
     expected = {
         "a wrong size": "input x must be float32[batch = 4, 64], got Float32Array[4, 63]",
         "a wrong rank": "input x must be float32[batch, 64], got Float32Array[4, 8, 8]",
@@ -183,6 +185,8 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
         "too few numbers": "Tensor's size(256) does not match data length(5).",
         "no directory": f"cannot read file://{site}/nowhere/manifest.json: ENOENT",
         "no state": f"cannot read file://{tmp_path}/other/state.safetensors: ENOENT",
+        "a page": f"cannot read {server}/index.html: the server answers with a page",
+        "nothing there": f"cannot read {server}/nowhere/manifest.json: HTTP 404",
         "another state": "the state is of another network: batch_norm.bias is float32[9], "
         "not float32[8]",
         "half a state": "the .safetensors file ends before dense_1.weight.v does",

@@ -1,9 +1,9 @@
-// node mistakes.mjs DIRECTORY OTHER: what is said of each mistake, as JSON.
+// node mistakes.mjs DIRECTORY OTHER SERVER: what is said of each mistake, as JSON.
 import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 
-const [directory, other] = process.argv.slice(2);
-const { load, parse } = await import(pathToFileURL(`${directory}/nncompile.mjs`));
+const [directory, other, server] = process.argv.slice(2);
+const { load, parse, read } = await import(pathToFileURL(`${directory}/nncompile.mjs`));
 const training = await load(directory);
 const x = (...dims) => ({ data: new Float32Array(dims.reduce((a, b) => a * b)), dims });
 const y = (n) => ({ data: new BigInt64Array(n), dims: [n] });
@@ -21,6 +21,8 @@ const mistakes = {
   "too few numbers": () => training.step({ ...good, x: { data: new Float32Array(5), dims: [4, 64] } }),
   "no directory": () => load(`${directory}/nowhere`),
   "no state": () => load(other),
+  "a page": () => read(new URL(`${server}/index.html`)),
+  "nothing there": () => load(`${server}/nowhere`),
   "another state": async () => load(directory, { state: await readFile(`${other}/other.safetensors`) }),
   "half a state": async () => load(directory, { state: (await readFile(`${directory}/state.safetensors`)).subarray(0, -1) }),
   "no file of several steps": () => { delete training.manifest.files.steps; return training.steps([good]); },

@@ -32,8 +32,9 @@ export async function read(url) {
   try {
     if (url.protocol === "file:") return await (await import("node:fs/promises")).readFile(url);
     const response = await fetch(url);
-    if (response.ok) return new Uint8Array(await response.arrayBuffer());
-    throw new Error(`HTTP ${response.status}`);
+    const isPage = response.headers.get("content-type")?.includes("html"); // instead of an error
+    if (response.ok && !isPage) return new Uint8Array(await response.arrayBuffer());
+    throw new Error(response.ok ? "the server answers with a page" : `HTTP ${response.status}`);
   } catch (error) {
     throw new Error(`cannot read ${url}: ${error.code ?? error.message}`);
   }
@@ -137,7 +138,7 @@ class Training {
       const { type, shape } = this.manifest.inputs[name];
       const { data, dims = [], type: own = type } = batch[name] ?? {};
       const fits = (size, i) => size === dims[i]
-        || (typeof size === "string" && (!/^\w+$/.test(size) || (sizes[size] ??= dims[i]) === dims[i]));
+        || (typeof size === "string" && (!/^[\p{L}\p{N}_]+$/u.test(size) || (sizes[size] ??= dims[i]) === dims[i]));
       if (own === type && data instanceof ARRAYS[type] && dims.length === shape.length && shape.every(fits))
         return [name, this.#tensor({ type, data, dims })];
       const expected = shape.map((size) => (size in sizes ? `${size} = ${sizes[size]}` : size)).join(", ");
