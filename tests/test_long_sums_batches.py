@@ -40,7 +40,7 @@ def test_a_step_for_a_batch_of_any_size(optimizer: Any, most: int, monkeypatch: 
     monkeypatch.setattr(compile_module, "SIZED", most)
     compiled = compile_step(training(line, optimizer=optimizer, batch_size=8))
     state = compiled.source.initial(0)
-    runner = compiled.runner(state, threads=1)
+    runner = compiled.runner(state, threads=1, native=False)
     first = runner.session
     rng = np.random.default_rng(0)
     for rows, made in ((8, 1), (600, 2), (5, 2), (300_007, 3)):
@@ -68,7 +68,7 @@ def test_a_step_for_a_large_batch_is_right_for_a_small_one() -> None:
         return {"loss": ops.mean(x >> Dense(1))}
 
     compiled = compile_step(training(line, optimizer=sgd(1e-9), batch_size=100_000))
-    runner = compiled.runner(threads=1)
+    runner = compiled.runner(threads=1, native=False)
     first, rng = runner.session, np.random.default_rng(0)
     for rows in (100_000, 7):
         runner.step({"x": thousand(rng, (rows, 3))})
