@@ -193,6 +193,8 @@ class CompiledStep(Stages):
         """The graph of that name before the passes."""
         if name == "gradient":
             return self.source.gradient_of_rows
+        if name == "steps":
+            return repeated(self.source.step, self.source.state_map)
         graph: Graph = getattr(self._accumulation if name in _APART else self.source, name)
         return graph
 

@@ -19,7 +19,6 @@ from nncompile.program.metric_aggregation import Accumulation
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.reductions import Reductions
-from nncompile.program.repeated import repeated
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +89,6 @@ class Step:
         for name, value in sorted(self.step.outputs.items()):
             digest.update(name.encode() + b"\0" + value.digest)
         return digest.hexdigest()
-
-    @cached_property
-    def steps(self) -> Graph:
-        """As many steps as there are batches, in one run; see `repeated`."""
-        return repeated(self.step, self.state_map)
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
