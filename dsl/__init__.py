@@ -36,6 +36,7 @@ from dsl.layers.transformer import *
 from dsl.losses import *
 from dsl.losses.declaration import Reducing, loss, pointwise
 from dsl.metrics import *
+from dsl.quantization import *
 from dsl.regularizers import *
 from nncompile.autodiff.checkpointing import recompute
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
@@ -66,7 +67,7 @@ from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, sw
 __all__ = [
     # Models and recipes.
     "Model", "Recipe", "Value", "assign", "ema", "grad_scaler", "maximize", "minimize", "model",
-    "option", "swa", "training",
+    "option", "quantization_aware", "swa", "training",
     # Element types.
     "bf16", "boolean", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
     # Gradients.

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Optimizers": ("nncompile.optim",),
     "Recipes": (
+        "dsl.quantization",
         "nncompile.program.loss_scaling",
         "nncompile.program.recipe",
         "nncompile.program.updates",

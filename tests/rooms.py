@@ -36,7 +36,7 @@ FAMILIES = (
     ("core",),
     ("shape",),
     ("reduction",),
-    ("contraction",),
+    ("contraction", "quantization"),
     ("loops",),
     ("indexing", "linear_algebra", "random"),
     ("windows",),

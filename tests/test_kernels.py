@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, KERNELS
-from nncompile.ir.types import DTYPES, Array, DType, dtype_of, f32, f64, i64, u64
+from nncompile.ir.types import DTYPES, Array, DType, dtype_of, f32, f64, i32, i64, u64
 from nncompile.runtime.buffers import run_bound
 from tests.case_names import case_named
 
@@ -77,6 +77,8 @@ EXAMPLES: dict[str, tuple[tuple[Make | Array | str, ...], dict[str, Any]]] = {
     "Unique": ((x(6),), {}),
     "DepthToSpace": ((x(1, 4, 2, 2),), {"blocksize": 2}),
     "SpaceToDepth": ((x(1, 1, 4, 4),), {"blocksize": 2}),
+    "QuantizeLinear": ((x(2, 3), np.float32(0.5), np.int8(1)), {}),
+    "DequantizeLinear": ((x(2, 3), np.float32(0.5)), {}),
     "Range": ((lambda d: np.array(1, d.numpy), x(), x()), {}),
 }
 # Graphs within; the tests of scans run them.
@@ -95,7 +97,7 @@ def test_the_kernels_of_the_table(name: str) -> None:
 def check_kernel(name: str, dtype: DType) -> None:
     wide = dtype if dtype.is_bool else u64 if name == "BitShift" else f64
     if wide is f64 and (f64 not in KERNELS[name] or name in BITS):
-        wide = i64 if i64 in KERNELS[name] else f32
+        wide = next((t for t in (i64, f32, i32) if t in KERNELS[name]), f32)
     found, expected = run(name, dtype), run(name, wide)
     for a, b in zip(found, expected, strict=True):
         assert dtype_of(a) in (dtype, dtype_of(b))

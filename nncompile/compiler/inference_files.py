@@ -21,8 +21,11 @@ from nncompile.diagnostics.errors import BackendError, ModelError
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f16
+from nncompile.ops.quantization.linear import Dequantize
+from nncompile.passes.integer_forms import integer_forms
 from nncompile.passes.mixed_precision import mixed_precision
 from nncompile.passes.normalization_folding import fold_normalization
+from nncompile.passes.strip_annotations import release
 from nncompile.passes.weight_folding import bake
 from nncompile.program.model import Model
 from nncompile.program.precision import precision_name
@@ -184,6 +187,11 @@ def _export_stored(
         raise ModelError(
             f"a file of {stored.precision} holds its weights", hint="leave external_data out"
         )
+    if any(isinstance(v.op, Dequantize) for v in compiled.source.inference().nodes):
+        raise ModelError(
+            f"{compiled.source.name} is quantized already: its file holds 8-bit integers",
+            hint="leave precision out",
+        )
     if stored.precision == "f16":
         narrow = replace(compiled, halves=True)
         graph, weights = _with_weights(narrow, parameters, seed, in_halves)
@@ -250,5 +258,5 @@ def _with_weights(
     weights alone is computed: batch normalization is part of the products before it."""
     model = compiled.source
     with compiled.report.stage("folding"):
-        graph = change(fold_normalization(model.inference()))
+        graph = change(integer_forms(fold_normalization(release(model.inference()))))
         return bake(graph, weights_of(model, graph, parameters, seed))

@@ -19,6 +19,7 @@ from nncompile.ir.op import Value, apply
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
+from nncompile.ops.quantization.linear import Dequantize
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.ops.shape.reshape import reshape
 from nncompile.passes.maps import number_of, terms
@@ -43,7 +44,8 @@ def fold_normalization(graph: Graph) -> Graph:
 
 def fixed() -> Callable[[Value], bool]:
     """A function that says whether a value follows from weights alone: not from data, nor from the
-    seed and the step. It remembers what it has seen."""
+    seed and the step. What is made of integers again is left to the runtime, so that these are
+    stored. It remembers what it has seen."""
     known = {seed_leaf(): False, step_leaf(): False}
 
     def is_fixed(value: Value) -> bool:
@@ -58,7 +60,7 @@ def fixed() -> Callable[[Value], bool]:
             elif isinstance(v.op, Input):
                 known[v] = v.op.kind != "input"
             else:
-                known[v] = all(known[a] for a in v.args)
+                known[v] = type(v.op) is not Dequantize and all(known[a] for a in v.args)
         return known[value]
 
     return is_fixed

@@ -55,14 +55,15 @@ def _foldable(graph: Graph, weights: Mapping[str, Array]) -> list[Value]:
     border = [v for v in dict.fromkeys(needed) if is_fixed(v)]
     users: dict[Value, int] = {}
     for v in border:
-        for leaf in _leaves(v):
+        is_small = bool(v.args) and v.type.is_static and math.prod(v.shape) <= SMALL
+        for leaf in [] if is_small else _leaves(v):  # what is small is computed in any case
             users[leaf] = users.get(leaf, 0) + 1
     foldable = []
     for v in border:
         leaves = _leaves(v)
         if not v.args or not isinstance(v.type, Type) or not v.type.is_static or not leaves:
             continue
-        freed = sum(math.prod(leaf.shape) for leaf in leaves if users[leaf] == 1)
+        freed = sum(math.prod(leaf.shape) for leaf in leaves if users.get(leaf, 0) <= 1)
         known = all(input_of(leaf).name in weights for leaf in leaves)
         if known and math.prod(v.shape) <= max(freed, SMALL):
             foldable.append(v)

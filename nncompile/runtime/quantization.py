@@ -157,7 +157,8 @@ def weights_of_4_bits(model: onnx.ModelProto, skip: Sequence[str] = ()) -> onnx.
             plain, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=excluded
         )
         quantizer.process()
-    return quantizer.model.model  # type: ignore[no-any-return]
+    result: onnx.ModelProto = quantizer.model.model
+    return result
 
 
 def _with_products(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:

@@ -96,6 +96,8 @@ KERNELS = _table(
     (_REALS | {i8, i64}, "Unique"),
     (_REALS | {u8}, "DepthToSpace"),
     ((i16, i32, i64, f32, f64), "Range"),
+    ((f32,), "QuantizeLinear"),
+    ((i8, u8, i32), "DequantizeLinear"),
 )
 # The operators for which devices with kernels of 16 bits have them: CUDA has all of f16, and of
 # bf16 the first two; the others are defined for it from opset 22 on (onnxruntime's own table,

@@ -1,0 +1,190 @@
+"""Training with the rounding of 8-bit integers, and the files that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from dsl import (
+    Dense,
+    adam,
+    cross_entropy,
+    f32,
+    i64,
+    model,
+    quantization_aware,
+    relu,
+    training,
+)
+from nncompile import ModelError, Session, Trainer, export, load_onnx, precision_report
+from nncompile.autodiff.grad import grad
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import i8, u8
+from nncompile.ops.quantization.linear import fake_quantize
+from tests.leaves import leaf
+from tests.test_quantization import images, plain, squares
+
+RNG = np.random.default_rng(0)
+
+
+def test_gradients_go_straight_through_what_is_not_cut_off() -> None:
+    x, scale, zero = leaf("x", f32["n"]), leaf("s", f32[()]), leaf("z", u8[()])
+    y = fake_quantize(x, scale, zero)
+    feeds = {"x": np.array([-3, -0.26, 0, 0.3, 70, 190], np.float32)}
+    feeds |= {"s": np.float32(0.5), "z": np.uint8(3)}
+    (gradient,) = grad((y * x).sum(), [x])
+    rounded = np.array([-1.5, -0.5, 0, 0.5, 70, 126], np.float32)
+    np.testing.assert_array_equal(evaluate(y, feeds), rounded)
+    through = np.array([0, 1, 1, 1, 1, 0], np.float32) * feeds["x"]
+    np.testing.assert_allclose(evaluate(gradient, feeds), through + rounded, rtol=1e-6)
+
+
+def test_a_nan_is_not_hidden_while_training() -> None:
+    x, scale, zero = leaf("x", f32["n"]), leaf("s", f32[()]), leaf("z", i8[()])
+    feeds = {"x": np.array([np.nan, 1], np.float32), "s": np.float32(0.5), "z": np.int8(0)}
+    assert np.isnan(evaluate(fake_quantize(x, scale, zero), feeds)).tolist() == [True, False]
+
+
+@model(predict="logits")
+def net(x=f32["batch", 6], label=i64["batch"]):  # type: ignore[no-untyped-def]
+    logits = x >> Dense(40, relu, name="stem") >> Dense(3, name="head")
+    return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+
+def batch(count: int = 64) -> dict[str, Any]:
+    x = RNG.normal(size=(count, 6)).astype(np.float32)
+    return {"x": x, "label": x[:, :3].argmax(1)}
+
+
+def test_ranges_begin_with_the_first_batch_and_move_with_the_others() -> None:
+    trainer = Trainer(training(quantization_aware(net, momentum=0.25), optimizer=adam(1e-2)))
+    first, second = batch(), batch()
+    trainer.fit([first], verbose=0)
+    low, high = (float(f(first["x"])) for f in (np.min, np.max))
+    assert trainer.state["stem.input_low"] == pytest.approx(low)
+    trainer.fit([second], verbose=0)
+    moved = low + 0.25 * (second["x"].min() - low), high + 0.25 * (second["x"].max() - high)
+    found = trainer.state["stem.input_low"], trainer.state["stem.input_high"]
+    assert found == pytest.approx(moved)
+    assert trainer.state["head.input_low"] == 0  # behind a ReLU
+
+
+def reference(state: dict[str, Any], x: Any) -> Any:
+    """The network in numpy, by integers."""
+
+    def layer(name: str, x: Any) -> Any:
+        low, high = min(state[f"{name}.input_low"], 0), max(state[f"{name}.input_high"], 0)
+        step = (high - low) / 255
+        zero = np.rint(-low / step)
+        q = np.clip(np.rint(x / step) + zero, 0, 255) - zero
+        w = state[f"{name}.weight"].astype(np.float64)
+        scale = np.abs(w).max(0) / 127
+        return (q @ np.rint(w / scale)) * (step * scale) + state[f"{name}.bias"]
+
+    return layer("head", np.maximum(layer("stem", x), 0))
+
+
+def check_near(found: Any, expected: Any) -> None:
+    """Biases are integers in a file, which may round an activation the other way: by one step."""
+    differences = np.abs(found - expected)
+    assert differences.max() < 0.01 and (differences < 2e-5).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    trainer = Trainer(training(quantization_aware(net), optimizer=adam(1e-2)))
+    trainer.fit(batch(256), epochs=3, verbose=0)
+    return trainer
+
+
+def test_the_file_holds_integers_and_computes_what_was_trained(
+    trained: Any, tmp_path: Path
+) -> None:
+    (path,) = trained.export(tmp_path / "net.onnx")
+    x = batch()["x"]
+    expected = reference(trained.state, x)
+    check_near(trained.predict({"x": x})["logits"], expected)
+    for optimization in ("none", "all"):
+        check_near(Session(path, optimization=optimization).run({"x": x})["logits"], expected)
+    file = onnx.load(path)
+    types = {onnx.TensorProto.INT8: [], onnx.TensorProto.FLOAT: []}
+    for tensor in file.graph.initializer:
+        types.setdefault(tensor.data_type, []).append(tuple(tensor.dims))
+    assert {(6, 40), (40, 3)} <= set(types[onnx.TensorProto.INT8])
+    assert all(len(shape) < 2 for shape in types[onnx.TensorProto.FLOAT])  # scales alone
+    operators = [n.op_type for n in file.graph.node]
+    assert operators.count("QuantizeLinear") == 2 and operators.count("DequantizeLinear") == 6
+    again = load_onnx(path)
+    check_near(Trainer(training(again_trained(again))).predict({"x": x})["logits"], expected)
+
+
+def again_trained(loaded: Any) -> Any:
+    @model(predict="logits")
+    def again(x=f32["batch", 6]):  # type: ignore[no-untyped-def]
+        logits = loaded(x)["logits"]
+        return {"logits": logits, "loss": (logits**2).mean()}
+
+    return again
+
+
+def test_integer_kernels_compute_a_dense_network(trained: Any, tmp_path: Path) -> None:
+    (path,) = trained.export(tmp_path / "net.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert [n.op_type for n in optimized.graph.node].count("QGemm") == 2
+
+
+def test_torchscript_computes_the_same(trained: Any, tmp_path: Path) -> None:
+    import torch
+
+    trained.export(tmp_path / "net.pt")
+    x = batch()["x"]
+    found = torch.jit.load(tmp_path / "net.pt")(torch.from_numpy(x))
+    found = found["logits"] if isinstance(found, dict) else found
+    found = found[0] if isinstance(found, tuple) else found
+    check_near(found.detach().numpy(), reference(trained.state, x))
+
+
+def spiky(count: int) -> dict[str, Any]:
+    """Images of which few pixels are far too bright, as broken sensors have them."""
+    data = squares(count)
+    hit = RNG.random(data["image"].shape) < 5e-4
+    data["image"] = np.where(hit, 200 * data["image"], data["image"]).astype(np.float32)
+    return data
+
+
+@pytest.mark.slow
+def test_it_learns_what_rounding_afterwards_loses(tmp_path: Path) -> None:
+    """The brightest pixels stretch the ranges, and leave few numbers for all others."""
+    data, held_out = spiky(768), spiky(600)
+    floats = Trainer(training(images, optimizer=adam(5e-3), batch_size=64))
+    floats.fit(data, epochs=6, verbose=0)
+    floats.export(tmp_path / "after.onnx", precision="int8", calibration=data)
+    before, after = precision_report(floats, tmp_path / "after.onnx", held_out).metrics["accuracy"]
+    assert after < before - 0.1
+    aware = Trainer(training(quantization_aware(images), optimizer=adam(2e-3), batch_size=64))
+    aware.load_params(floats)
+    aware.fit(data, epochs=4, verbose=0)
+    aware.export(tmp_path / "aware.onnx")
+    logits = Session(tmp_path / "aware.onnx").run({"image": held_out["image"]})["logits"]
+    learned = (logits.argmax(1) == held_out["label"]).mean()
+    assert learned > before - 0.02
+    assert learned == pytest.approx(aware.evaluate(held_out)["accuracy"], abs=0.005)
+
+
+def test_what_has_nothing_to_be_rounded_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"whose weight 'body\.\*' matches(?s:.*)head\.weight"):
+        quantization_aware(net, "body.*")
+    with pytest.raises(ModelError, match="plain has no matrix product"):
+        quantization_aware(plain)
+    with pytest.raises(ModelError, match="takes a model, got Recipe"):
+        quantization_aware(training(net))  # type: ignore[type-var]
+    with pytest.raises(ModelError, match=r"quantized already(?s:.*)leave precision out"):
+        export(quantization_aware(net), tmp_path / "net.onnx", precision="int8", seed=0)
