@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import f64
+from dsl import f64, i64
 from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
@@ -108,6 +108,18 @@ def test_numbers_that_float32_has_are_left_to_the_runtime() -> None:
     # The transposition stays apart, for before 1.24 onnxruntime joins it with no kernel for that.
     assert {"Mul", "Transpose", "MatMul"} <= set(operators)
     assert "FusedMatMul" not in operators
+
+
+def test_what_is_known_late_stays_on_the_device_of_a_number_that_is_given() -> None:
+    """A size is taken in main memory, and not every runtime has `Size`."""
+    step = leaf("step", i64[()])
+    y = 0.1 * (A @ B) + dsl.minimum(step, 0).astype(f64)
+    graph = optimize(Graph("use", {"y": y}))
+    proto = to_model(graph)
+    assert "Size" not in {node.op_type for node in proto.graph.node}
+    feeds = {"a": FEEDS["a"], "b": FEEDS["b"], "step": np.array(3)}
+    found, expected = session(proto)(feeds)["y"], 0.1 * (FEEDS["a"] @ FEEDS["b"])
+    assert np.abs(found - expected).max() <= 1e-14 * np.abs(expected).max()
 
 
 def test_of_float32_nothing_is_added() -> None:

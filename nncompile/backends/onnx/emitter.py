@@ -82,6 +82,8 @@ class Emitter(Fusions, Sizes):
         """Says of which type a leaf is, or what makes sizes; they may be taken from its shape."""
         self._declare(name, type_)
         self._unknown.append(name)
+        if type_ == Type(i64):
+            self._unknown_integer = self._unknown_integer or name
         self.bind_sizes(name, type_)
 
     def lower(self, value: Value, args: Sequence[Any], location: Location | None) -> Any:

@@ -31,6 +31,8 @@ class Fusions(Nodes):
         self._first_moved: set[str] = parent._first_moved if parent else set()
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
+        # An integer of these, such as the number of the step.
+        self._unknown_integer: str = parent._unknown_integer if parent else ""
 
     def _added(self, call: Call) -> tuple[str, ...]:
         names = super()._added(call)
@@ -56,7 +58,7 @@ class Fusions(Nodes):
             return x
         shape = self.Shape(x)
         if static and self._unknown:
-            shape = self.Add(shape, self._late_zero())
+            shape = self.Add(shape, self._late_size())
         return self.Reshape(x, shape)
 
     def producer(self, x: str) -> tuple[str, tuple[str, ...]]:
@@ -116,5 +118,12 @@ class Fusions(Nodes):
         return self.Sub(name, self.cast(self._late_zero(), f64))
 
     def _late_zero(self) -> str:
-        """0 of i64, which no runtime knows before the model runs."""
+        """0 of i64, which no runtime knows before the model runs: of an integer that is given, and so
+        on the device that it is on; else of a size."""
+        if not self._unknown_integer:
+            return self._late_size()
+        return self.Mul(self._unknown_integer, self.scalar(0, i64))
+
+    def _late_size(self) -> str:
+        """The same of a size: in main memory, where shapes are."""
         return self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))
