@@ -118,8 +118,8 @@ class Fusions(Nodes):
         return self.Sub(name, self.cast(self._late_zero(), f64))
 
     def _late_zero(self) -> str:
-        """0 of i64, which no runtime knows before the model runs: of an integer that is given, where
-        that is, or else of a size."""
+        """0 of i64, which no runtime knows before the model runs: of an integer that is given,
+        on its device, or else of a size."""
         if not self._unknown_integer:
             return self._late_size()
         return self.Mul(self._unknown_integer, self.scalar(0, i64))
