@@ -3,14 +3,12 @@ threads. What needs the library is skipped where it is not installed."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from nncompile.backends.onnx import check, to_model
@@ -21,12 +19,9 @@ from nncompile.ir.types import Type, f32, f64
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose, ConvWeightGradient
 from nncompile.ops.windows.convolution import Window
 from tests.leaves import leaf
+from tests.native_checks import needs_library, session
 from tests.tolerances import assert_close
 
-needs_library = pytest.mark.skipif(
-    importlib.util.find_spec("nncompile_kernels") is None,
-    reason="nncompile-kernels is not installed: pip install ./kernels",
-)
 KERNELS = ("Convolution", "ConvolutionInputGradient", "ConvolutionWeightGradient")
 Ints = tuple[int, ...]
 
@@ -100,14 +95,7 @@ def called(op: Op, shapes: list[Ints]) -> onnx.ModelProto:
 
 
 def run(proto: onnx.ModelProto, feeds: Mapping[str, Any], threads: int = 1) -> Any:
-    import nncompile_kernels
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("nncompile.kernels.threads", str(threads))
-    options.register_custom_ops_library(nncompile_kernels.library())
-    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, dict(feeds))[0]
+    return session(proto, threads=threads).run(None, dict(feeds))[0]
 
 
 def numbers(shapes: list[Ints]) -> list[Any]:
@@ -167,8 +155,7 @@ def test_a_call_says_what_it_means_in_standard_operators() -> None:
         proto = called(op, shapes)
         check(proto)
         arrays = numbers(shapes)
-        session = ort.InferenceSession(proto.SerializeToString(), None, ["CPUExecutionProvider"])
-        found = session.run(None, fed(arrays))[0]
+        found = session(proto, with_library=False).run(None, fed(arrays))[0]
         assert_close(found, in_double(op, arrays), "float32", str(op))
 
 

@@ -3,11 +3,9 @@ needs the library is skipped where it is not installed."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from nncompile.backends.onnx import check, to_model
@@ -16,11 +14,8 @@ from nncompile.ir.types import f32, f64
 from nncompile.ops.pooling.maximum import MaxPool, MaxSpread
 from nncompile.ops.windows.pooling import Window
 from tests.leaves import leaf
+from tests.native_checks import needs_library, session
 
-needs_library = pytest.mark.skipif(
-    importlib.util.find_spec("nncompile_kernels") is None,
-    reason="nncompile-kernels is not installed: pip install ./kernels",
-)
 CASES: list[tuple[tuple[int, ...], Window]] = [
     ((2, 3, 32, 32), Window((2, 2), (2, 2), (0, 0), (1, 1))),
     ((3, 2, 11, 39), Window((2, 3), (2, 3), (0, 0), (1, 1))),
@@ -37,17 +32,10 @@ def run(op: Any, arrays: list[Any], threads: int = 1, with_library: bool = True)
     leaves = tuple(leaf(f"x{i}", f32[("n", *a.shape[1:])]) for i, a in enumerate(arrays))
     proto = to_model(Graph("pooling", {"y": op(*leaves)}, leaves), kernels=True)
     assert [node.domain for node in proto.graph.node] == ["nncompile.kernels"]
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("nncompile.kernels.threads", str(threads))
-    if with_library:
-        import nncompile_kernels
-
-        options.register_custom_ops_library(nncompile_kernels.library())
-    else:
+    if not with_library:
         check(proto)
-    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, {f"x{i}": a for i, a in enumerate(arrays)})[0]
+    made = session(proto, with_library, threads)
+    return made.run(None, {f"x{i}": a for i, a in enumerate(arrays)})[0]
 
 
 def drawn(shape: tuple[int, ...], window: Window, special: bool) -> tuple[Any, Any]:

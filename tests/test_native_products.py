@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from nncompile.backends.onnx import check, to_model
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import f32
 from nncompile.ops import gemm
-from tests.test_native import needs_library, run
+from tests.native_checks import needs_library, run
 
 SHAPES = (
     *((1, 1, 2), (13, 31, 64), (14, 32, 514), (33, 600, 300), (2, 3, 0)),
@@ -43,17 +42,7 @@ def product(rows: int, columns: int, transposed: bool, added: bool) -> onnx.Mode
 
 def threaded(proto: onnx.ModelProto, feeds: dict[str, Any], threads: int) -> list[Any]:
     """All outputs, with the library in so many threads."""
-    import nncompile_kernels
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("nncompile.kernels.threads", str(threads))
-    options.register_custom_ops_library(nncompile_kernels.library())
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    fed = {i.name: feeds[i.name] for i in session.get_inputs()}
-    return list(session.run(None, fed))
+    return list(run(proto, feeds, with_library=True, threads=threads).values())
 
 
 def feeds_of(shape: tuple[int, int, int], transposed: bool, added: bool) -> dict[str, Any]:
