@@ -49,12 +49,15 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     places = _places(graph)
     module = to_eager(graph, parameters, scans=True, places=places)
     module.requires_grad_(False)  # or torch's scan would be traced with its gradients
+    # Torch compiles a scan before it runs it, for seconds: sizes are tried with plain loops.
+    has_scans = "scan(" in module.source["eval"]
+    tried = to_eager(graph, parameters, places=places).requires_grad_(False) if has_scans else module
     # torch.export reads the names of the inputs off the function.
     module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
     failure: Exception | None = None
     refused: Exception | None = None
     ways = (_named(inputs), _inferred(inputs))
-    for dynamic, examples in zip(ways, itertools.tee(_examples(module, inputs)), strict=True):
+    for dynamic, examples in zip(ways, itertools.tee(_examples(tried, inputs)), strict=True):
         for example in examples if dynamic is not None else ():
             if isinstance(example, Exception):
                 refused = example
@@ -96,7 +99,7 @@ def _examples(
     module: EagerModule, inputs: Mapping[str, Value]
 ) -> Iterator[tuple[torch.Tensor, ...] | Exception]:
     """Inputs that the model accepts: zeros, of several sizes; or the error of those that it does
-    not. Each is tried when it is asked for: the first is mostly enough, and loops are slow."""
+    not. Each is tried when it is asked for: the first is mostly enough."""
     names = sorted(symbols(size for leaf in inputs.values() for size in leaf.shape), key=str)
     for sizes in _SIZES if names else _SIZES[:1]:
         chosen = dict(zip(names, itertools.cycle(sizes), strict=False))
