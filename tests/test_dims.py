@@ -307,3 +307,18 @@ def test_sizes_that_take_too_long_to_compute_with_are_refused() -> None:
         dim(2**63 * symbol("n"))
     with pytest.raises(ShapeError, match="divided by zero"):
         dim(sp.floor(symbol("n") * sp.zoo + symbol("h") / 2))
+
+
+def test_sizes_are_put_in_as_sympy_puts_them() -> None:
+    n, h = symbol("n"), symbol("h")
+    sizes = [sp.Min(n, 3, h), sp.Max(0, n - h), (n * h) ** 2, FloorDiv(n, h + 1), sp.Mod(n, h + 1)]
+    for size in map(dim, sizes):
+        for values in itertools.product(range(6), repeat=2):
+            known = dict(zip((n, h), values, strict=True))
+            assert substitute(size, known) == int(size.xreplace(known))  # type: ignore[union-attr]
+    assert substitute(dim(n * h + 1), {n: 2}) == dim(2 * h + 1)
+    assert substitute(dim(n * h), {n: 2, h: n}) == dim(2 * n)
+    with pytest.raises(ShapeError, match="a number beyond 64 bits"):
+        substitute(dim(2 * n), {n: 2**62})
+    with pytest.raises(ShapeError, match="must be an integer"):
+        substitute(1 / n, {n: 2})

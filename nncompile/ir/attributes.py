@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 import numpy as np
 import sympy as sp
 
-from nncompile.ir.dims import Dim, substitute
+from nncompile.ir.dims import Dim, substitute, text_of
 from nncompile.ir.lazy import lazy
 from nncompile.ir.types import Type
 
@@ -43,6 +43,8 @@ def _digested(x: Any) -> str:
         return f"({','.join(map(_digested, x))})"
     if callable(x) and hasattr(x, "__qualname__"):
         return f"{x.__module__}.{x.__qualname__}"
+    if isinstance(x, sp.Expr):
+        return f"({text_of(x)},)"
     return repr(attribute_key(x)[1:])
 
 

@@ -11,7 +11,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
-from math import gcd
+from math import gcd, prod
 from typing import Any, TypeAlias
 
 import sympy as sp
@@ -137,6 +137,7 @@ _MOST_PARTS = 1000  # of a size: what doubles again and again ends here
 _HIGHEST = 64  # power of a size
 
 
+@lru_cache(maxsize=4096)  # equal sizes are asked about again and again
 def _is_arithmetic(x: sp.Expr) -> bool:
     """Whether it is made of integers, their sums, products and whole quotients. Raises
     `ShapeError` for one of very many parts."""
@@ -301,9 +302,19 @@ def _product(dims: Shape) -> Dim:
     return dim(total)
 
 
+@lru_cache(maxsize=4096)
+def _written(size: sp.Expr) -> str:
+    return str(size)
+
+
+def text_of(size: Dim) -> str:
+    """The size as it is printed, `2*batch`; sympy takes long for it, so that it is kept."""
+    return _written(size) if isinstance(size, sp.Expr) else str(size)
+
+
 def grouped(size: Dim) -> str:
     """A number as 1,234,567; a symbolic size as its expression."""
-    return f"{size:,}" if isinstance(size, int) else str(size)
+    return f"{size:,}" if isinstance(size, int) else text_of(size)
 
 
 def with_axis(shape: Shape, axis: int, *sizes: Dim) -> Shape:
@@ -333,7 +344,39 @@ def substitute(d: Dim, bindings: Mapping[sp.Symbol, Dim]) -> Dim:
         return d
     if isinstance(d, sp.Symbol):  # most are
         return dim(bindings[d]) if d in bindings else d
+    number = _number(d, bindings)
+    if number is not None:
+        return number
     return dim(d.xreplace({s: sp.sympify(size) for s, size in bindings.items()}))
+
+
+_COMPUTED: dict[type, Callable[[list[int]], int]] = {
+    sp.Add: sum,
+    sp.Mul: prod,
+    sp.Pow: lambda args: int(args[0] ** args[1]),
+    FloorDiv: lambda args: args[0] // args[1],
+    sp.Mod: lambda args: args[0] % args[1],
+    sp.Max: max,
+    sp.Min: min,
+}
+
+
+def _number(d: sp.Expr, sizes: Mapping[sp.Symbol, Dim]) -> int | None:
+    """The number that arithmetic of known sizes is, which sympy takes long for; None where it is
+    none, or one that sympy has something to say about."""
+    if isinstance(d, sp.Integer):
+        return int(d.p)
+    if isinstance(d, sp.Symbol):
+        size = sizes.get(d)
+        return size if type(size) is int else None
+    compute = _COMPUTED.get(type(d))
+    args = [_number(a, sizes) for a in d.args]
+    if compute is None or None in args:
+        return None
+    if isinstance(d, FloorDiv | sp.Mod | sp.Pow) and args[1] <= 0:  # type: ignore[operator]
+        return None
+    number = compute(args)  # type: ignore[arg-type]
+    return number if abs(number) < 1 << 63 else None
 
 
 def solve(declared: Sequence[Shape], actual: Sequence[tuple[int, ...]]) -> dict[sp.Symbol, int]:

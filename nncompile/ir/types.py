@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, DTypeError, ShapeError
-from nncompile.ir.dims import Dim, Shape, dim, symbols
+from nncompile.ir.dims import Dim, Shape, dim, symbols, text_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of numpy, of any element type."""
@@ -268,7 +268,7 @@ class Type:
         return MayBeNaN(self)
 
     def __repr__(self) -> str:
-        return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
+        return f"{self.dtype.short}[{', '.join(map(text_of, self.shape))}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from nncompile.backends.onnx.nodes import Call
 from nncompile.backends.onnx.sizes import Sizes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location, LocationTable
-from nncompile.ir.dims import Dim, substitute, symbols
+from nncompile.ir.dims import Dim, substitute, symbols, text_of
 from nncompile.ir.emitters import Names, OnnxEmitter
 from nncompile.ir.graph import Item, toposort
 from nncompile.ir.native import DOMAIN, Native
@@ -356,5 +356,5 @@ def value_info(name: str, type_: Type | DType) -> onnx.ValueInfoProto:
     shape."""
     if isinstance(type_, DType):
         return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.name], None)
-    sizes = [d if isinstance(d, int) else str(d) for d in type_.shape]
+    sizes = [d if isinstance(d, int) else text_of(d) for d in type_.shape]
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype.name], sizes)

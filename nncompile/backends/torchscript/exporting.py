@@ -50,8 +50,9 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     module = to_eager(graph, parameters, scans=True, places=places)
     module.requires_grad_(False)  # or torch's scan would be traced with its gradients
     # Torch compiles a scan before it runs it, for seconds: sizes are tried with plain loops.
-    has_scans = "scan(" in module.source["eval"]
-    tried = to_eager(graph, parameters, places=places).requires_grad_(False) if has_scans else module
+    tried = module
+    if "scan(" in module.source["eval"]:
+        tried = to_eager(graph, parameters, places=places).requires_grad_(False)
     # torch.export reads the names of the inputs off the function.
     module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
     failure: Exception | None = None

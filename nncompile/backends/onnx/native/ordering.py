@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 
 import sympy as sp
@@ -50,12 +51,17 @@ def _formula(v: Value) -> Formula:
     return sp.Function(f"{v.op.label}_{v.dtype.name}")(placeholder(0)), v.args
 
 
+@lru_cache(maxsize=4096)
+def _text_of(body: sp.Expr) -> str:
+    return str(sp.srepr(body))
+
+
 def _signs(formulas: dict[Value, Formula]) -> dict[Value, bytes]:
     """What each op computes, whatever tensors it is given; the same in every process."""
     signs: dict[Value, bytes] = {}
     for v, (body, args) in formulas.items():
         parts = (signs[a] if a in formulas else b"" if a.rank else a.digest for a in args)
-        text = repr((sp.srepr(body), v.dtype.name, *parts))
+        text = repr((_text_of(body), v.dtype.name, *parts))
         signs[v] = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return signs
 
