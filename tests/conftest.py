@@ -45,7 +45,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[CACHE].cleanup()
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
     """Before it runs anything, hypothesis looks through all there is in memory: little as yet."""
     given(st.none())(lambda nothing: None)()
 

@@ -167,6 +167,18 @@ def test_files_and_directories_are_synced(tmp_path: Path, monkeypatch: pytest.Mo
     assert {p.name for p in synced} >= {"b", "c", "within", directory.name, tmp_path.name}
 
 
+@pytest.mark.parametrize("name", ["file", "directory"])
+def test_to_sync_is_to_wait_for_the_disk(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    awaited: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda x: awaited.append(os.fstat(x).st_ino))
+    files.sync(tmp_path / name)
+    assert awaited == [(tmp_path / name).stat().st_ino]
+
+
 @pytest.mark.parametrize("name", ["pipe", "device", "nul\0"])
 def test_what_is_no_file_is_not_replaced(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
