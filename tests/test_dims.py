@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.ir.dims import (
     Dim,
-    FloorDiv,
     broadcast,
     dim,
     floordiv,
@@ -28,6 +27,7 @@ from nncompile.ir.dims import (
     symbol,
     symbols,
 )
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import f32
 
 NAMES = ("h", "n", "w")

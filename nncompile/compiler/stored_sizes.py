@@ -6,7 +6,8 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.ir.dims import Dim, FloorDiv, symbol
+from nncompile.ir.dims import Dim, symbol
+from nncompile.ir.size_arithmetic import FloorDiv
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (sp.Add, sp.Mul, sp.Pow, sp.Mod, sp.Max, sp.Min, FloorDiv)

@@ -7,9 +7,21 @@ from tests.planted_faults.fault import Fault
 GRAPHS = (
     # Sizes, printer, transforms.
     Fault(
-        "nncompile/ir/dims.py",
+        "nncompile/ir/size_arithmetic.py",
         "            return cls(-a, -b)",
         "            return -cls(a, -b)",
+        "tests/test_dims.py",
+    ),
+    Fault(
+        "nncompile/ir/size_arithmetic.py",
+        "    FloorDiv: lambda args: args[0] // args[1],",
+        "    FloorDiv: lambda args: -(-args[0] // args[1]),",
+        "tests/test_dims.py",
+    ),
+    Fault(
+        "nncompile/ir/size_arithmetic.py",
+        "return size if type(size) is int else None",
+        "return size",
         "tests/test_dims.py",
     ),
     Fault(

@@ -9,7 +9,8 @@ import sympy as sp
 
 from nncompile.backends.onnx.nodes import Nodes
 from nncompile.diagnostics.errors import BackendError
-from nncompile.ir.dims import Dim, FloorDiv, Shape
+from nncompile.ir.dims import Dim, Shape
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import Type, i64
 
 

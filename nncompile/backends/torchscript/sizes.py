@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import sympy as sp
 
 from nncompile.diagnostics.errors import BackendError
-from nncompile.ir.dims import Dim, FloorDiv, Shape
+from nncompile.ir.dims import Dim, Shape
+from nncompile.ir.size_arithmetic import FloorDiv
 
 # Each size is written with the one of its leaf's axis in place of this symbol.
 MEASURED = sp.Symbol("measured", integer=True, nonnegative=True)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import sympy as sp
 
 from nncompile.frontends.onnx.refusals import Refusal
-from nncompile.ir.dims import Dim, FloorDiv, same, substitute, symbols
+from nncompile.ir.dims import Dim, same, substitute, symbols
 from nncompile.ir.op import Value
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import Type
 from nncompile.ops.core.assertions import AssertEqualSizes
 

@@ -19,7 +19,8 @@ from nncompile.frontends.onnx.checking import check_slices
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node
 from nncompile.frontends.onnx.tensors import Tensor, dtype_from, is_relation
-from nncompile.ir.dims import FloorDiv, dim, product, same
+from nncompile.ir.dims import dim, product, same
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import Array, DType, boolean, i64
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}

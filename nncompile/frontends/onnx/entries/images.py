@@ -15,8 +15,9 @@ from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
-from nncompile.ir.dims import Dim, FloorDiv, dim, same
+from nncompile.ir.dims import Dim, dim, same
 from nncompile.ir.op import Value
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops.contraction.axis_maps import along_axis
 from nncompile.ops.contraction.matmul import matmul

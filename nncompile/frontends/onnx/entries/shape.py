@@ -14,8 +14,9 @@ from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.basic import cast, const, size_value
 from nncompile.ir.broadcasting import broadcast_to, full, ones_like
-from nncompile.ir.dims import FloorDiv, broadcast, dim, floordiv, product, same
+from nncompile.ir.dims import broadcast, dim, floordiv, product, same
 from nncompile.ir.op import Value
+from nncompile.ir.size_arithmetic import FloorDiv
 from nncompile.ir.types import Array, boolean, dtype_of, f32, i64
 from nncompile.ops import getitem
 from nncompile.ops import pad as padded
