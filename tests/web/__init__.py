@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import functools
-import html
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -167,30 +166,49 @@ def printed(*command: object) -> dict[str, Any]:
 
 
 def in_browser(directory: Path, page: str, browser: str) -> dict[str, Any]:
-    """The JSON that a page of the directory, which is served, shows in its element `result`."""
-    with served(directory) as address, tempfile.TemporaryDirectory() as profile:
-        command = [
-            *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-            *(f"--user-data-dir={profile}", "--virtual-time-budget=60000", "--dump-dom"),
-            f"{address}/{page}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
-    assert found and found[1], done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(html.unescape(found[1]))
+    """The JSON that a page of the directory, which is served, posts to its server."""
+    posted: SimpleQueue[bytes] = SimpleQueue()
+    with (
+        served(directory, posted) as address,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        subprocess.Popen(
+            [
+                *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                *(f"--user-data-dir={profile}", f"{address}/{page}"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        try:
+            result: dict[str, Any] = json.loads(posted.get(timeout=SECONDS))
+        finally:
+            process.terminate()
     assert "error" not in result, result["error"]
     return result
 
 
-class _Silent(SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, *arguments: Any, posted: SimpleQueue[bytes], **options: Any) -> None:
+        self.posted = posted
+        super().__init__(*arguments, **options)
+
+    def do_POST(self) -> None:
+        self.posted.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(204)
+        self.end_headers()
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[str]:
-    """The address at which the files of the directory are while the block runs."""
-    handler = functools.partial(_Silent, directory=str(directory))
+def served(directory: Path, posted: SimpleQueue[bytes] | None = None) -> Iterator[str]:
+    """The address at which the files of the directory are while the block runs; what pages post
+    there is put into the queue."""
+    handler = functools.partial(
+        _Handler, directory=str(directory), posted=SimpleQueue() if posted is None else posted
+    )
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
