@@ -76,9 +76,8 @@ def test_processes_that_do_not_begin_are_not_waited_for(
 def test_the_first_process_says_how_all_end(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = (
-        'echo count "$@" > called; echo $$ > $NNCOMPILE_WORKERS/pid; echo 5 > $NNCOMPILE_WORKERS/exit'
-    )
+    place = "$NNCOMPILE_WORKERS"
+    script = f'echo count "$@" > called; echo $$ > {place}/pid; echo 5 > {place}/exit'
     started(monkeypatch, tmp_path, script)
     monkeypatch.setattr(sys, "argv", ["nncompile", "train", "net.py", "--workers", "2"])
     assert workers.run_workers(2).exit_code == 5
@@ -99,6 +98,8 @@ def test_the_first_process_says_how_all_end(
         ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, (4, 3, 4)),
         ({"PMI_SIZE": "4", "PMI_RANK": "1", "MPI_LOCALNRANKS": "2"}, (4, 1, 2)),
         ({"PMI_SIZE": "1", "PMI_RANK": "0"}, None),
+        ({"WORLD_SIZE": "4", "RANK": "1"}, None),
+        ({"WORLD_SIZE": "4", "RANK": "1", "TORCHELASTIC_RUN_ID": "x"}, (4, 1, 4)),
         ({}, None),
     ],
 )
@@ -106,7 +107,7 @@ def test_launchers_are_noticed(
     names: dict[str, str], expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in os.environ:
-        if name.startswith(("OMPI_", "PMI_", "MV2_")):
+        if name.startswith(("OMPI_", "PMI_", "MV2_", "TORCHELASTIC_")):
             monkeypatch.delenv(name)
     for name, value in names.items():
         monkeypatch.setenv(name, value)

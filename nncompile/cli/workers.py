@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.shared import out
 from nncompile.diagnostics.errors import CompileError, ModelError, ProcessError
 from nncompile.diagnostics.extras import extra
+from nncompile.runtime.child import end_with_parent
 from nncompile.train.display import is_terminal
 
 # What Open MPI, MPICH and MVAPICH tell a process that they start: how many there are, which it is,
@@ -31,6 +33,8 @@ _LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
     ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
 )
+# The same of torchrun, whose names others use, too.
+_TORCHRUN, _OF_TORCHRUN = "TORCHELASTIC_RUN_ID", ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE")
 _PLACE = "NNCOMPILE_WORKERS"  # the directory in which the first process says how it is
 _STARTING = 120.0  # seconds until the first process is there
 _ENDING = 5.0  # seconds from one attempt to end the processes to the next
@@ -47,7 +51,7 @@ _SURROUNDINGS = {
 def launched() -> tuple[int, int, int] | None:
     """How many processes a launcher started, which this one is, and how many are on this machine;
     None where there is one."""
-    for names in _LAUNCHERS:
+    for names in (*_LAUNCHERS, *([_OF_TORCHRUN] if _TORCHRUN in os.environ else [])):
         size, rank, local = (os.environ.get(name, "") for name in names)
         if size.isdigit() and int(size) > 1:
             return int(size), int(rank or 0), int(local or size)
@@ -70,9 +74,8 @@ def several(workers: int | None) -> Iterator[Any]:
         os.environ["TERM"] = "dumb"
     elif not rank:
         Path(place, "pid").write_text(str(os.getpid()))
-    hint = "pip install 'nncompile[mpi]'"
-    user = "training with several processes"
-    processes = extra("nncompile.parallel", "mpi4py", user, hint, ModelError).mpi()
+    parallel = extra("nncompile.parallel", "nncompile.parallel", "train", "")
+    processes = (parallel.torch_distributed if _TORCHRUN in os.environ else parallel.mpi)()
     try:
         with processes.together():
             _check_size(processes.size, size, workers)
@@ -116,7 +119,10 @@ def run_workers(count: int) -> Outcome:
             surroundings["TERM"] = "dumb"
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             surroundings |= {f"OMPI_ALLOW_RUN_AS_ROOT{end}": "1" for end in ("", "_CONFIRM")}
-        child = subprocess.Popen(command, env=surroundings, start_new_session=True)
+        ending = partial(end_with_parent, signal.SIGTERM)
+        child = subprocess.Popen(
+            command, env=surroundings, start_new_session=True, preexec_fn=ending
+        )
         try:
             with _passing_on(child, Path(place, "pid")) as received:
                 _wait(child, launcher, Path(place, "pid"))

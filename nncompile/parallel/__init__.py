@@ -1,5 +1,6 @@
 """Training by several processes: each computes its rows of every batch, and all make the step."""
 
 from nncompile.parallel.message_passing import mpi
+from nncompile.parallel.torch_distributed import torch_distributed
 
-__all__ = ["mpi"]
+__all__ = ["mpi", "torch_distributed"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
+
+import numpy as np
 
 from nncompile.ir.types import Array
 
@@ -45,3 +47,14 @@ class Group(Protocol):
 
     def abort(self, code: int) -> None:
         """Ends all processes at once, with that exit code."""
+
+
+def gathered_texts(allgather: Callable[[Array], Array], text: str) -> list[str]:
+    """What each process says, by a function that gathers vectors of one length."""
+    content = text.encode()
+    lengths = allgather(np.array([len(content)], np.int64))
+    width = int(lengths.max())
+    padded = np.frombuffer(content.ljust(width, b"\0"), np.uint8)
+    every = allgather(padded).tobytes()
+    starts = range(0, width * len(lengths), width) if width else [0] * len(lengths)
+    return [every[i : i + n].decode() for i, n in zip(starts, lengths.tolist(), strict=True)]

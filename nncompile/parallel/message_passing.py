@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, ProcessError
+from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.types import Array
-from nncompile.parallel.group import Operation
+from nncompile.parallel.group import Operation, gathered_texts
 from nncompile.parallel.processes import Processes
-from nncompile.train.interrupts import error_of, received
-
-TIMEOUT = 600.0  # seconds for what another process may do meanwhile: to write files, to evaluate
-_EAGER = 2e-4  # seconds in which an answer is asked for again and again
-_PAUSE = 5e-5  # seconds between two questions after that: others need the processor
-_PATIENCE = 0.3  # seconds to go on waiting when a signal came: it may have ended the others, too
+from nncompile.parallel.waiting import TIMEOUT, wait_until
 
 
 class MpiGroup:
@@ -58,11 +52,7 @@ class MpiGroup:
 
     def agree(self, text: str) -> Sequence[str]:
         """Gathers lengths, then texts of the greatest of them."""
-        content = text.encode()
-        lengths = self.allgather(np.array([len(content)], np.int64))
-        padded = np.frombuffer(content.ljust(int(lengths.max()), b"\0"), np.uint8)
-        rows = self.allgather(padded).reshape(self.size, -1) if lengths.max() else lengths[:, None]
-        return [bytes(row[:n]).decode() if n else "" for row, n in zip(rows, lengths, strict=True)]
+        return gathered_texts(self.allgather, text)
 
     def apart(self) -> MpiGroup:
         """The group of a communicator that is a copy."""
@@ -73,25 +63,8 @@ class MpiGroup:
         self._world.Abort(code)
 
     def _wait(self, *requests: Any) -> None:
-        """Until those are done. Asked for again and again, a signal or the end of the time is
-        noticed, which a call that blocks does not."""
-        is_done: Callable[[Any], bool] = self._mpi.Request.Testall
-        start = time.perf_counter()
-        pending = list(requests)
-        while not is_done(pending):
-            waited = time.perf_counter() - start
-            if waited < _EAGER:
-                continue
-            if waited > self._timeout:
-                raise ProcessError(
-                    f"another process has not answered process {self.rank} for {waited:.0f} s",
-                    hint="it may be busy: mpi(timeout=3600) waits longer",
-                )
-            if waited > _PATIENCE:
-                number = received()
-                if number is not None:
-                    raise error_of(number)
-            time.sleep(_PAUSE)
+        pending, are_done = list(requests), self._mpi.Request.Testall
+        wait_until(lambda: bool(are_done(pending)), self.rank, self._timeout)
 
 
 def mpi(communicator: Any = None, timeout: float = TIMEOUT) -> Processes:

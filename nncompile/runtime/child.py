@@ -82,12 +82,18 @@ def _child(sending: Connection, function: Callable[..., T], arguments: tuple[Any
         sending.send(outcome)
 
 
+def end_with_parent(number: int) -> None:
+    """Has the system send this process that signal when the parent is gone, where it can."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, number)
+
+
 def _end_with_parent() -> None:
     """Has the system end this process where the parent is killed, and take its memory before
     that of others when there is none left."""
     if not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 

@@ -1,0 +1,104 @@
+"""Processes that torch connects, through its backend gloo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.extras import extra
+from nncompile.ir.types import Array
+from nncompile.parallel.group import Operation, gathered_texts
+from nncompile.parallel.processes import Processes
+from nncompile.parallel.waiting import TIMEOUT, wait_until
+
+
+class TorchGroup:
+    """The processes of a group of `torch.distributed`, by default all of them."""
+
+    def __init__(self, group: Any, timeout: float) -> None:
+        self._torch, self._distributed = _modules()
+        self._group, self._timeout = group, timeout
+        self.rank = int(self._distributed.get_rank(group))
+        self.size = int(self._distributed.get_world_size(group))
+
+    def allreduce(self, *arrays: Array, operation: Operation = "sum") -> None:
+        """All at once."""
+        op = getattr(self._distributed.ReduceOp, operation.upper())
+        start = partial(self._distributed.all_reduce, op=op, group=self._group, async_op=True)
+        self._wait(*(start(self._tensor(x)) for x in arrays if x.size))
+
+    def reduce_scatter(self, array: Array) -> Array:
+        """A block of the sum, all of which gloo sends."""
+        whole = array.copy()
+        self.allreduce(whole)
+        return np.split(whole, self.size)[self.rank]
+
+    def allgather(self, array: Array) -> Array:
+        """Along the first axis."""
+        parts = [np.empty_like(array, order="C") for _ in range(self.size)]
+        if array.size:
+            tensors = [self._tensor(part) for part in parts]
+            mine = self._tensor(np.array(array, order="C"))
+            work = self._distributed.all_gather(tensors, mine, group=self._group, async_op=True)
+            self._wait(work)
+        return np.concatenate(parts)
+
+    def broadcast(self, array: Array) -> None:
+        """In place."""
+        if array.size:
+            start = self._distributed.broadcast
+            self._wait(start(self._tensor(array), 0, group=self._group, async_op=True))
+
+    def barrier(self) -> None:
+        """A reduction of one number."""
+        self.allreduce(np.zeros(1, np.int64))
+
+    def agree(self, text: str) -> Sequence[str]:
+        """Gathers lengths, then texts of the greatest of them."""
+        return gathered_texts(self.allgather, text)
+
+    def apart(self) -> TorchGroup:
+        """A new group of the same processes."""
+        limit = timedelta(seconds=self._timeout)
+        return TorchGroup(self._distributed.new_group(backend="gloo", timeout=limit), self._timeout)
+
+    def abort(self, code: int) -> None:
+        """Ends this process, which its launcher ends the others after."""
+        os._exit(code)
+
+    def _tensor(self, array: Array) -> Any:
+        return self._torch.from_numpy(array)
+
+    def _wait(self, *works: Any) -> None:
+        wait_until(lambda: all(work.is_completed() for work in works), self.rank, self._timeout)
+        for work in works:
+            work.wait()  # which raises what went wrong
+
+
+def torch_distributed(timeout: float = TIMEOUT) -> Processes:
+    """The processes that `torchrun --nproc-per-node N SCRIPT.py` started, for `Trainer(recipe,
+    parallel=torch_distributed())`, where there is no MPI; see `mpi`. It joins those that are
+    connected already, if this one is. Raises `ModelError` where torch is not installed, or this
+    process was not started so."""
+    _, distributed = _modules()
+    if not distributed.is_initialized():
+        if "WORLD_SIZE" not in os.environ:
+            raise ModelError(
+                "torch_distributed() connects processes that torchrun started, this one was not",
+                hint="torchrun --nproc-per-node 2 SCRIPT.py",
+            )
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+    return Processes(TorchGroup(None, timeout).apart())
+
+
+def _modules() -> tuple[Any, Any]:
+    hint = "pip install 'nncompile[torch]'"
+    user = "torch_distributed()"
+    torch = extra("torch", "torch", user, hint, ModelError)
+    return torch, extra("torch.distributed", "torch", user, hint, ModelError)
