@@ -69,6 +69,14 @@ def test_a_runtime_of_another_wheel_is_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert finding("wheels of onnxruntime").holds is True
 
 
+def test_the_libraries_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"onnxruntime-gpu": "1.31.1", "nvidia-cudnn-cu13": "9.24"}
+    monkeypatch.setattr(doctor, "_installed", lambda: gpu)
+    assert finding("libraries of CUDA").figures == "nvidia-cudnn-cu13 9.24"
+    monkeypatch.setattr(doctor, "_installed", lambda: {"onnxruntime-gpu": "1.31.1"})
+    assert "onnxruntime-gpu[cuda,cudnn]" in finding("libraries of CUDA").details[0]
+
+
 def test_a_provider_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def predict(_: object, provider: str) -> None:
         if provider == "cpu":

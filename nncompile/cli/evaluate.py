@@ -12,11 +12,12 @@ import typer
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.predict import Predictions
 from nncompile.cli.settings import Set
-from nncompile.cli.shared import Chosen, ProviderName, data_of, out
+from nncompile.cli.shared import Chosen, ProviderName, StrictDevice, data_of, out
 from nncompile.cli.trained import opened
 from nncompile.diagnostics.errors import FeedError, FileError, ModelError, did_you_mean
 from nncompile.diagnostics.tables import columns
 from nncompile.runtime import Session
+from nncompile.runtime.providers import Provider, on_device
 from nncompile.train import Trainer
 from nncompile.train.figures import number
 from nncompile.train.measures import measured
@@ -55,6 +56,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples at a time.")] = None,
     provider: ProviderName = "cpu",
+    strict_device: StrictDevice = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
     model: Chosen = None,
     settings: Set = None,
@@ -73,13 +75,14 @@ def evaluate(
       nncompile evaluate digits.py --params checkpoint.safetensors
       nncompile evaluate model.onnx --data test.csv --target label
     """
+    chosen = on_device(provider, strict_device)
     if target.suffix == ".onnx":
         if data is None or compared is None:
             raise FileError(
                 f"{target} is an exported model, which has neither metrics nor data",
                 hint="--data FILE --target COLUMN, or evaluate its run or its model file",
             )
-        return of_exported(target, data, compared, provider, threads, batch_size or 1024)
+        return of_exported(target, data, compared, chosen, threads, batch_size or 1024)
     if compared is not None:
         raise FileError("--target is for an .onnx file: a run and a model file have metrics")
     declared, checkpoint = opened(target, model, settings, params, best)
@@ -91,7 +94,7 @@ def evaluate(
         held = data_of(declared)
         source = held.train if held.validation is None else held.validation
         of = "the training data" if held.validation is None else "the held-out data"
-    trainer = Trainer(recipe, provider, threads=threads)
+    trainer = Trainer(recipe, chosen, threads=threads)
     if checkpoint is not None:
         trainer.load(checkpoint)
     elif recipe.model.parameters:
@@ -116,7 +119,7 @@ def evaluate(
 
 
 def of_exported(
-    model: Path, data: Path, compared: str, provider: str, threads: int | None, size: int
+    model: Path, data: Path, compared: str, provider: Provider, threads: int | None, size: int
 ) -> Outcome:
     """How good an output of an ONNX model is, by a column of the data. Raises `FeedError` where
     there is no such column or output, and for a pair that cannot be compared."""

@@ -12,11 +12,12 @@ import numpy as np
 import typer
 
 from nncompile.cli.outcome import Outcome, described_files
-from nncompile.cli.shared import ProviderName, out, print_files
+from nncompile.cli.shared import ProviderName, StrictDevice, out, print_files
 from nncompile.cli.trained import check_run, declared_by
 from nncompile.diagnostics.errors import FeedError, FileError
 from nncompile.ir.types import Array
 from nncompile.runtime import Session
+from nncompile.runtime.providers import on_device
 from nncompile.train.sources.arrays import rows_of
 from nncompile.train.sources.blocks import blocks_of, named
 from nncompile.train.sources.casting import cast_to
@@ -48,6 +49,7 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time.")] = 1024,
     provider: ProviderName = "cpu",
+    strict_device: StrictDevice = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
 ) -> Outcome:
     """Write the predictions of a model for a file of examples.
@@ -77,7 +79,7 @@ def predict(
         inputs = list(declared_by(target).model.inputs)  # so that targets are no features
         if not file.is_file():
             raise FileError(f"the run {target} has no model.onnx: it did not end")
-    session = Session(file, provider, threads)
+    session = Session(file, on_device(provider, strict_device), threads)
     predictions = Predictions(session, inputs, drop or [])
     start = time.perf_counter()
     with closing(predictions.of(data, batch_size)) as blocks:

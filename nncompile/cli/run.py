@@ -10,7 +10,7 @@ import typer
 
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import Timing, summary
-from nncompile.cli.shared import ProviderName, out, print_files
+from nncompile.cli.shared import ProviderName, StrictDevice, out, print_files
 from nncompile.cli.trained import is_run
 from nncompile.diagnostics.errors import FeedError, FileError
 from nncompile.diagnostics.tables import columns
@@ -24,6 +24,7 @@ from nncompile.runtime import (
     write_arrays,
 )
 from nncompile.runtime.child import in_child
+from nncompile.runtime.providers import on_device
 from nncompile.runtime.torch_session import SUFFIXES
 
 HOUR = 3600.0
@@ -41,6 +42,7 @@ def run(
         Path | None, typer.Option("--output", "-o", help="Directory, or FILE.npz, for the outputs.")
     ] = None,
     provider: ProviderName = "cpu",
+    strict_device: StrictDevice = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Longest time of a run; 0: any time.")
@@ -70,7 +72,7 @@ def run(
         )
     if is_run(file):
         raise FileError(f"{file} is a run", hint=f"its model is {file / 'model.onnx'}")
-    call = Call(file, _feeds(inputs or []), output, provider, threads, trust)
+    call = Call(file, _feeds(inputs or []), output, provider, threads, trust, strict_device)
     ran = in_child(call.run, what=f"the run of {file}", timeout=timeout or None)
     if ran.note is not None:
         out.print(ran.note)
@@ -108,6 +110,7 @@ class Call:
     provider: str
     threads: int | None
     trust: bool
+    strict_device: bool = False
 
     def run(self) -> Ran:
         """Loads the model, runs it, and writes the outputs."""
@@ -115,7 +118,8 @@ class Call:
         if self.file.suffix in SUFFIXES:
             session = TorchSession(self.file, self.provider, self.threads, trust=self.trust)
         else:
-            session = Session(self.file, self.provider, self.threads)
+            device = on_device(self.provider, self.strict_device)
+            session = Session(self.file, device, self.threads)
         with Timing() as timing:
             results = session.run(self.feeds)
         rows: list[tuple[str, ...]] = [

@@ -75,6 +75,10 @@ Chosen = Annotated[
 ]
 _PROVIDER = "Execution provider of onnxruntime: cpu, cuda, ... It never falls back."
 ProviderName = Annotated[str, typer.Option(help=_PROVIDER)]
+StrictDevice = Annotated[
+    bool,
+    typer.Option("--strict-device", help="Refuse what a provider would leave to the CPU (cuda)."),
+]
 ProviderOfRun = Annotated[str | None, typer.Option(help=_PROVIDER, show_default="cpu")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every stage and its cost.")]
 Without = Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.settings import Command, Set, load_file
-from nncompile.cli.shared import Chosen, File, ProviderOfRun, Verbose
+from nncompile.cli.shared import Chosen, File, ProviderOfRun, StrictDevice, Verbose
 from nncompile.cli.training import (
     BatchSize,
     CheckpointEvery,
@@ -58,6 +58,7 @@ def train(
     batch_size: BatchSize = None,
     seed: Seed = None,
     provider: ProviderOfRun = None,
+    strict_device: StrictDevice = False,
     threads: Threads = None,
     precision: PrecisionOfRun = None,
     emulate: Emulate = False,
@@ -101,6 +102,7 @@ def train(
         "checkpoint_every": checkpoint_every,
         "settings": settings or None,
         "provider": provider,
+        "strict_device": strict_device or None,
         "threads": threads,
         "precision": precision,
         "emulate": emulate or None,

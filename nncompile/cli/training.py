@@ -19,6 +19,7 @@ from nncompile.cli.workers import threads_of_each
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import Data, Declared
 from nncompile.program.recipe import Recipe, in_precision
+from nncompile.runtime.providers import on_device
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, RunDirectory, Trainer
 from nncompile.train.display import Display
 from nncompile.train.figures import figures
@@ -145,7 +146,8 @@ class Training:
             threads = threads_of_each()
         seed = saved.get("seed") if self.seed is None else self.seed
         with Timing() as building:
-            trainer = Trainer(recipe, provider, seed, threads, parallel=self.parallel)
+            device = on_device(provider, options.get("strict_device", False))
+            trainer = Trainer(recipe, device, seed, threads, parallel=self.parallel)
             self._restore(run, trainer)
         earlier = {name: x for name, x in options.items() if name not in given}
         if earlier:

@@ -15,6 +15,8 @@ from nncompile.diagnostics.hints import suggests_names
 
 Provider = str | tuple[str, Mapping[str, object]]
 Resolved = tuple[str, dict[str, str]]
+STRICT = "strict_device"
+"""An option of a provider that is ours: see `strictness`."""
 
 _SUFFIX = "ExecutionProvider"
 _PACKAGES = {
@@ -67,6 +69,18 @@ def resolve_providers(providers: Provider | Sequence[Provider]) -> list[Resolved
     if not resolved:
         raise ProviderError("no execution provider is given", hint=_available_hint())
     return list(resolved.items())
+
+
+def strictness(resolved: Sequence[Resolved]) -> tuple[list[Resolved], bool]:
+    """The providers as onnxruntime takes them, and whether one has the option `strict_device`:
+    nothing that computes with data may then be left to the CPU."""
+    known = [(n, {k: x for k, x in options.items() if k != STRICT}) for n, options in resolved]
+    return known, any(o.get(STRICT, "0").lower() in ("1", "true") for _, o in resolved)
+
+
+def on_device(provider: str, strict: bool) -> Provider:
+    """The provider, with the option `strict_device` if `strict`."""
+    return (provider, {STRICT: True}) if strict else provider
 
 
 def check_started(requested: Sequence[Resolved], running: Sequence[str]) -> None:

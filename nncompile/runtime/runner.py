@@ -23,7 +23,7 @@ from nncompile.diagnostics.errors import BackendError, FeedError, Row
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.graph import Graph
-from nncompile.ir.types import Array
+from nncompile.ir.types import Array, bf16
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.runtime.batch_inputs import BatchInputs
@@ -131,8 +131,11 @@ class StepRunner:
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
+        # They stay on the device until they are asked for.
         self._fixed = {
-            p.name: buffer_of(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
+            p.name: buffer_of(np.zeros(p.shape, p.dtype), self._device_of_result(p))
+            for p in self._results
+            if p.is_static
         }
         self._free = [p.name for p in self._results if not p.is_static]
         # Of each model that was run: itself, its session, and a binding and a call for each order.
@@ -329,6 +332,10 @@ class StepRunner:
     def _device_of(self, name: str) -> tuple[str, int]:
         """Where the buffer of an input is made."""
         return self.session.device_of_input(name) or self.session.device
+
+    def _device_of_result(self, port: Port) -> tuple[str, int]:
+        """Where the buffer of an output is made that is not state; see `array_of`."""
+        return ("cpu", 0) if port.dtype == bf16.numpy else self.session.device
 
     def _allocate(self, batch: Mapping[str, Array]) -> BatchInputs:
         """Makes ready for batches like this one."""

@@ -17,10 +17,19 @@ from nncompile.diagnostics.kinds import shown
 from nncompile.ir.types import Array, bf16
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
 from nncompile.runtime.buffers import run_bound
+from nncompile.runtime.cuda.failures import cuda_failure
+from nncompile.runtime.cuda.kernels import CUDA
+from nncompile.runtime.cuda.model import OnCuda
 from nncompile.runtime.external_data import check_external_data
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.native import Library, names_of, native_library, register
-from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
+from nncompile.runtime.providers import (
+    Provider,
+    check_started,
+    device_of,
+    resolve_providers,
+    strictness,
+)
 
 RUNTIME_VERSION: str = ort.__version__
 _DTYPES = {
@@ -79,7 +88,9 @@ class Session:
     kernels that the model calls are used where they are installed, unless `native` is False; then
     `library` says which. `optimized` is a file that the model is written to as it is run. Raises
     `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
-    is missing.
+    is missing. On CUDA the model is spelled in the kernels that are there, and a `PlacementWarning`
+    names the nodes of data that the CPU computes nevertheless; the option `strict_device` of the
+    provider, as in `("cuda", {"strict_device": True})`, makes it a `ProviderError`.
     """
 
     def __init__(
@@ -100,7 +111,7 @@ class Session:
                 f"onnxruntime has no optimization level {optimization!r}",
                 hint=f"choose one of {', '.join(OPTIMIZATIONS)}",
             )
-        resolved = resolve_providers(providers)
+        resolved, strict = strictness(resolve_providers(providers))
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = threads or 0
@@ -113,13 +124,17 @@ class Session:
         if optimized is not None:
             options.optimized_model_filepath = optimized
         source, self.name = _source(model)
+        on_cuda = OnCuda(source, options) if resolved[0][0] == CUDA else None
         self.library: Library | None = None
         names = names_of(model) if [name for name, _ in resolved] == _CPU else ""
         if names and (library := native_library(native)) is not None:
             self.library = register(library, options, names, threads)
         try:
             self.onnxruntime = ort.InferenceSession(
-                source, options, providers=resolved, enable_fallback=False
+                source if on_cuda is None else on_cuda.source,
+                options,
+                providers=resolved,
+                enable_fallback=False,
             )
         except errors.InvalidProtobuf:
             raise BackendError(
@@ -127,14 +142,17 @@ class Session:
                 hint="it may be truncated or another kind of file",
             ) from None
         except RUN_ERRORS as error:
+            reason, hint = _on_device(error)
             raise BackendError(
-                f"onnxruntime cannot load {self.name}: {reason_of_runtime(error)}"
+                f"onnxruntime cannot load {self.name}: {reason}", hint=hint
             ) from error
         except UnicodeDecodeError:  # of the message itself, which quotes names
             raise BackendError(f"{self.name} {_NOT_TEXT}, and cannot be loaded") from None
         except MemoryError:
             raise BackendError(f"{self.name} does not fit in memory") from None
         check_started(resolved, self.onnxruntime.get_providers())
+        if on_cuda is not None:
+            on_cuda.tell(self.onnxruntime, self.name, strict)
         self.device = device_of(resolved)
         try:
             self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
@@ -209,8 +227,8 @@ class Session:
     def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
         """The error of onnxruntime in a run, with the name of the model and its inputs."""
         rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
-        reason = reason_of_runtime(error)
-        return BackendError(f"{self.name} failed on these data: {reason}", rows=rows)
+        reason, hint = _on_device(error)
+        return BackendError(f"{self.name} failed on these data: {reason}", rows=rows, hint=hint)
 
     def run_first(self, binding: Any) -> None:
         """Runs what is bound, of sizes that were not run before; see `_first_options`."""
@@ -257,6 +275,11 @@ def _source(model: Model) -> tuple[str | bytes, str]:
         f"a session runs a model: a path, the bytes of a file or a ModelProto, got {shown(model)}",
         hint="compile_model(net).session(...) makes one of a model of the language",
     )
+
+
+def _on_device(error: Exception) -> tuple[str, str | None]:
+    """onnxruntime's message, and a way out, where a device failed."""
+    return cuda_failure(str(error)) or (reason_of_runtime(error), None)
 
 
 def reason_of_runtime(error: Exception) -> str:

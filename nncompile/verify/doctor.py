@@ -30,6 +30,7 @@ NEEDED |= dict.fromkeys(("ml_dtypes", "rich", "safetensors", "typer"), "0")
 EXTRAS = ("torch", "pandas", "pyarrow", "matplotlib", "optuna", "tensorboardX", "scikit-learn")
 # Wheels that install the same module, of which the last one wins.
 _RUNTIMES = re.compile(r"onnxruntime(-(gpu|directml|openvino|qnn|migraphx|rocm|training|silicon))?")
+_CUDA_LIBRARIES = re.compile(r"nvidia-(cublas|cuda-runtime|cudnn|cufft|curand)(-cu\d+)?")
 _SECONDS = 60.0  # after which a provider does not start any more
 _STEPS, _TOLERANCE = 3, 1e-3
 
@@ -45,6 +46,8 @@ def examine() -> Iterator[Finding]:
     for package in EXTRAS:
         found = installed.get(package.lower())
         yield Finding(package, None if found is None else True, found or "not installed (an extra)")
+    if "onnxruntime-gpu" in installed:
+        yield _libraries_of_cuda(installed)
     yield _native()
     yield _processors()
     yield _compile_cache()
@@ -92,10 +95,21 @@ def _one_runtime(runtimes: list[str], installed: dict[str, str]) -> Finding:
     if len(runtimes) <= 1:
         return Finding("wheels of onnxruntime", True, figures)
     remedy = (
-        "they overwrite each other's files: "
-        f"pip uninstall {' '.join(runtimes)}; then install one: pip install {runtimes[-1]}"
+        "they overwrite each other's files, and one has all of the other's: "
+        f"pip uninstall {' '.join(runtimes)}; then install one: "
+        f"pip install --no-deps {runtimes[-1]}"
     )
     return Finding("wheels of onnxruntime", False, figures, (remedy,))
+
+
+def _libraries_of_cuda(installed: dict[str, str]) -> Finding:
+    """Which libraries of CUDA are installed as wheels; the provider itself says what is missing."""
+    found = {n: v for n, v in sorted(installed.items()) if _CUDA_LIBRARIES.fullmatch(n)}
+    if found:
+        listed = ", ".join(f"{name} {version}" for name, version in found.items())
+        return Finding("libraries of CUDA", True, listed)
+    remedy = "pip install 'onnxruntime-gpu[cuda,cudnn]' brings them, where the system has none"
+    return Finding("libraries of CUDA", None, "no wheels: those of the system", (remedy,))
 
 
 def _native() -> Finding:

@@ -13,16 +13,18 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.cuda import examples, ops
+from tests.cuda import examples, ops, placement
 from tests.cuda.device import card
+from tests.cuda.kernel_table import load_libraries
 
 PARTS = ("ops", "examples", "verify", "speed")
+WITHOUT_GPU = ("placement",)  # see kernel_table.py
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The report, line by line as it is made."""
     parser = argparse.ArgumentParser(prog="python -m tests.cuda", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, *WITHOUT_GPU, []], default=list(PARTS))
     parser.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--only", default="", help="part of the name of a case")
@@ -43,6 +45,13 @@ def _ops(given: argparse.Namespace) -> int:
     outcomes = ops.check_all(given.provider, given.workers, given.only)
     print("\n".join(ops.summary(outcomes)))
     return sum(bool(o.problem) for o in outcomes)
+
+
+def _placement(given: argparse.Namespace) -> int:
+    load_libraries()
+    for line in placement.lines(given.only):
+        print(line, flush=True)
+    return 0
 
 
 def _examples(given: argparse.Namespace) -> int:

@@ -16,12 +16,15 @@ import onnxruntime as ort
 
 from nncompile.ir.types import bf16
 from nncompile.runtime.buffers import run_bound
+from nncompile.runtime.cuda.model import OnCuda, preload_libraries
+from nncompile.runtime.cuda.placement import RECORD, HostNode, predicted, reported
+from nncompile.runtime.cuda.spelling import spelled
+from nncompile.runtime.cuda.spellings import SPELLINGS
 
 Arrays = dict[str, np.ndarray]
 # Tensor cores compute in fewer digits than float32 has.
 EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 FULL_NAMES = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,26 @@ class Placement:
     """Where the nodes of a model were placed."""
 
     nodes: int
-    on_cpu: tuple[str, ...]  # "OpType(type, type)", of nodes that compute with data
+    on_cpu: tuple[HostNode, ...]  # that compute with data
     sizes_on_cpu: int  # nodes that compute with sizes only, which the provider leaves to the CPU
-    copies: int  # nodes that copy between the device and the host
+    unforeseen: tuple[HostNode, ...]  # of those with data, which the table of kernels has on CUDA
+    copies: int  # between the device and the host
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is on the CPU, as "OpType(type, type)"."""
+        return tuple(f"{x.operator}({', '.join(x.types)})" for x in self.on_cpu)
 
 
 def load(model: onnx.ModelProto, provider: str) -> ort.InferenceSession:
-    """The model in onnxruntime on the provider, and on the CPU what the provider lacks."""
+    """The model in onnxruntime on the provider, spelled for it, and on the CPU what it lacks."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    options.add_session_config_entry(ASSIGNMENT, "1")
-    return ort.InferenceSession(model.SerializeToString(), options, providers(provider))
+    source: str | bytes = model.SerializeToString()
+    if provider == "cuda":
+        source = OnCuda(source, options).source
+    return ort.InferenceSession(source, options, providers(provider))
 
 
 def providers(provider: str) -> list[Any]:
@@ -60,38 +71,33 @@ def run(session: ort.InferenceSession, feeds: Arrays) -> Arrays:
     return {n: np.asarray(x) for n, x in zip(names, session.run(names, arrays), strict=True)}
 
 
-def placed(model: onnx.ModelProto, session: ort.InferenceSession, provider: str) -> Placement:
-    """Where that session placed the nodes of the model, and how many copies it inserted."""
-    device = FULL_NAMES[provider]
-    inferred = onnx.shape_inference.infer_shapes(model)
-    types = _element_types(inferred.graph)
-    nodes = {node.name: node for node in _all_nodes(inferred.graph)}
-    made_of_data = _made_of_data(inferred.graph)
-    count, sizes, found = 0, 0, []
-    for group in session.get_provider_graph_assignment_info():
-        for assigned in group.get_nodes():
-            count += 1
-            if group.ep_name == device:
-                continue
-            node = nodes.get(assigned.name)
-            if node is not None and not made_of_data & set(node.output):
-                sizes += 1
-                continue
-            taken = [] if node is None else [types.get(name, "?") for name in node.input if name]
-            found.append(f"{assigned.op_type}({', '.join(taken)})")
-    return Placement(count, tuple(found), sizes, 0)
-
-
-def copies(model: onnx.ModelProto, provider: str) -> int:
-    """How many copies between device and host onnxruntime inserts into the model."""
+def placed(model: onnx.ModelProto) -> Placement:
+    """Where a session on CUDA places the nodes of the model, and how many copies it inserts."""
+    preload_libraries()
+    spelled_model, _ = spelled(model, SPELLINGS)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "optimized.onnx")
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = file
-        ort.InferenceSession(model.SerializeToString(), options, providers(provider))
+        options.add_session_config_entry(RECORD, "1")
+        session = ort.InferenceSession(
+            spelled_model.SerializeToString(), options, providers("cuda")
+        )
         kinds = Counter(n.op_type for n in _all_nodes(onnx.load(file).graph))
-    return kinds["MemcpyToHost"] + kinds["MemcpyFromHost"]
+    device = FULL_NAMES["cuda"]
+    told = session.get_provider_graph_assignment_info()
+    groups = [(group.ep_name == device, group.get_nodes()) for group in told]
+    on_cpu = reported(spelled_model, session)
+    assert on_cpu is not None, "onnxruntime 1.31 or later tells where nodes are"
+    foreseen = {x.name for x in predicted(spelled_model)}
+    return Placement(
+        sum(len(nodes) for _, nodes in groups),
+        tuple(on_cpu),
+        sum(len(nodes) for is_there, nodes in groups if not is_there) - len(on_cpu),
+        tuple(x for x in on_cpu if x.name not in foreseen),
+        kinds["MemcpyToHost"] + kinds["MemcpyFromHost"],
+    )
 
 
 def card() -> dict[str, str]:
@@ -121,29 +127,4 @@ def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 found += _all_nodes(attribute.g)
-    return found
-
-
-def _element_types(graph: onnx.GraphProto) -> dict[str, str]:
-    types = {}
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        types[info.name] = onnx.TensorProto.DataType.Name(info.type.tensor_type.elem_type).lower()
-    for tensor in graph.initializer:
-        types[tensor.name] = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                types |= _element_types(attribute.g)
-    return types
-
-
-def _made_of_data(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) -> set[str]:
-    """The values that depend on elements of inputs, not only on their sizes."""
-    found = set(outer) | {info.name for info in graph.input}
-    for node in graph.node:
-        inner = [a.g for a in node.attribute if a.HasField("g")]
-        within = set().union(*(_made_of_data(g, frozenset(found)) for g in inner))
-        if node.op_type not in ("Shape", "Size") and (found & set(node.input) or inner):
-            found |= set(node.output)
-        found |= within
     return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from nncompile.compiler.compile import compile_step
 from nncompile.program.model_file import load as load_file
-from tests.cuda.device import copies, load, placed, providers
+from tests.cuda.device import Placement, placed, providers
 from tests.trained_examples import EXAMPLES
 
 STEPS = 5
@@ -82,8 +82,7 @@ def _check(name: str, provider: str, start: float) -> Trained:
         for n, x in results[0].items():
             found = (_difference(results[1][n], x), float(np.abs(x).max(initial=0)), i + 1)
             worst[n] = max(worst.get(n, (-1.0, 0.0, 0)), found)
-    model = compiled.step_model
-    placement = placed(model, load(model, provider), provider)
+    placement = placed(compiled.step_model) if provider == "cuda" else Placement(0, (), 0, (), 0)
     found_worst = sorted(worst.items(), key=lambda pair: pair[1], reverse=True)
     cpu, device = (np.array(x) for x in losses)
     return Trained(
@@ -94,9 +93,9 @@ def _check(name: str, provider: str, start: float) -> Trained:
         ", ".join(f"{n} {d:.1e} of {m:.1e} at step {i}" for n, (d, m, i) in found_worst[:4]),
         repeated,
         placement.nodes,
-        tuple(Counter(placement.on_cpu).most_common()),
+        tuple(Counter(placement.kinds).most_common()),
         placement.sizes_on_cpu,
-        copies(model, provider),
+        placement.copies,
         time.perf_counter() - start,
     )
 

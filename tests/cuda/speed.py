@@ -22,7 +22,7 @@ from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.op import Value, apply
-from tests.cuda.device import FULL_NAMES, copies, load, placed
+from tests.cuda.device import FULL_NAMES, placed
 
 ROUNDS = 9
 SECONDS = 0.1  # of a round
@@ -66,10 +66,10 @@ def _row(workload: Workload, compiled_peers: bool) -> str:
         except Exception as error:
             sides.pop(name, None)
             problems.append(f"{name}: {' '.join(str(error).split())[:300]}")
-    where = placed(fixed, load(fixed, "cuda"), "cuda")
+    where = placed(fixed)
     problems.append(
-        f"of one size: {where.nodes} nodes, on the CPU {where.on_cpu}, {where.sizes_on_cpu} of "
-        f"sizes, {copies(fixed, 'cuda')} copies"
+        f"of one size: {where.nodes} nodes, on the CPU {where.kinds}, {where.sizes_on_cpu} of "
+        f"sizes, {where.copies} copies"
     )
     counts = {n: max(3, int(SECONDS / _seconds(call, 5))) for n, call in sides.items()}
     order = np.random.default_rng(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tests.planted_faults.adaptation import ADAPTATION
 from tests.planted_faults.benchmarks import BENCHMARKS
+from tests.planted_faults.cuda import CUDA
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
 from tests.planted_faults.onnx_files import ONNX_FILES
@@ -22,6 +23,6 @@ __all__ = ["FAULTS", "Fault"]
 
 FAULTS = (
     *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
-    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES),
+    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES, *CUDA),
     *PARALLEL,
 )

@@ -42,8 +42,8 @@ ELEMENT_TYPES = {
     d.name: helper.np_dtype_to_tensor_dtype(d.numpy) if d is not bf16 else TensorProto.BFLOAT16
     for d in DTYPES
 }
-_BY_ELEMENT_TYPE: dict[int, DType] = {ELEMENT_TYPES[d.name]: d for d in DTYPES}
-_BY_TEXT = {
+BY_ELEMENT_TYPE: dict[int, DType] = {ELEMENT_TYPES[d.name]: d for d in DTYPES}
+BY_TEXT = {
     f"tensor({ {'float32': 'float', 'float64': 'double'}.get(d.name, d.name) })": d for d in DTYPES
 }
 
@@ -178,7 +178,7 @@ class Signature:
         graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
         if graphs:  # a loop's condition is not a result
             outputs = list(graphs[0].output)[len(graphs[0].output) - len(names) :]
-            inner = [_BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
+            inner = [BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
             yield from zip(names, inner, strict=True)
             return
         element_type = attributes.get("to", attributes.get("dtype"))
@@ -200,7 +200,7 @@ def _result_types(
         elif len(allowed) == 1:
             types.append(next(iter(allowed)))
         else:
-            types.append(_BY_ELEMENT_TYPE.get(element_type) if element_type else None)
+            types.append(BY_ELEMENT_TYPE.get(element_type) if element_type else None)
     return types
 
 
@@ -209,12 +209,12 @@ def signature_of(operator: str, opset: int) -> Signature:
     """The signature of a standard operator, as onnx's own schema says it."""
     schema = onnx.defs.get_schema(operator, opset)
     allowed = {
-        t.type_param_str: frozenset(_BY_TEXT[x] for x in t.allowed_type_strs if x in _BY_TEXT)
+        t.type_param_str: frozenset(BY_TEXT[x] for x in t.allowed_type_strs if x in BY_TEXT)
         for t in schema.type_constraints
     }
     for formal in (*schema.inputs, *schema.outputs):
-        if formal.type_str in _BY_TEXT:
-            allowed[formal.type_str] = frozenset((_BY_TEXT[formal.type_str],))
+        if formal.type_str in BY_TEXT:
+            allowed[formal.type_str] = frozenset((BY_TEXT[formal.type_str],))
     return Signature(
         operator,
         tuple(x.type_str for x in schema.inputs),

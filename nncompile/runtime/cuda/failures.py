@@ -1,0 +1,41 @@
+"""What onnxruntime says where CUDA fails, in a line."""
+
+from __future__ import annotations
+
+import re
+
+# The library, the number of the failure and what the library calls it.
+_FAILURE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure (\d+): (.+?)\s*;")
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory for requested buffer of size (\d+)|out of memory"
+)
+_WAYS_OUT = {
+    ("CUDA", "35"): "update the driver: nvidia-smi prints its version, and for which CUDA it is",
+    ("CUDA", "100"): "nvidia-smi lists the GPUs of this machine, CUDA_VISIBLE_DEVICES hides them; "
+    'or choose the provider "cpu"',
+    ("CUDA", "101"): 'device_id counts from 0: ("cuda", {"device_id": 0})',
+}
+_MEMORY = (
+    "a smaller batch_size takes less; nvidia-smi lists the processes that use the GPU, and "
+    '("cuda", {"gpu_mem_limit": BYTES}) keeps this one below a limit'
+)
+_LIBRARIES = (
+    "nncompile doctor tells what is installed; pip install 'nncompile[cuda]' brings the libraries "
+    "of CUDA and cuDNN"
+)
+
+
+def cuda_failure(text: str) -> tuple[str, str] | None:
+    """What failed, and a way out, where `text` is of a failure of CUDA.
+
+    >>> cuda_failure("cuda_call.cc:9 CUDA failure 101: invalid device ordinal ; GPU=7 ; ...")[0]
+    'CUDA failure 101: invalid device ordinal'
+    """
+    if memory := _NO_MEMORY.search(text):
+        size = f" for a tensor of {int(memory[1]):,} bytes" if memory[1] else ""
+        return f"there is not enough memory on the GPU{size}", _MEMORY
+    if found := _FAILURE.search(text):
+        library, number, what = found.groups()
+        way_out = _WAYS_OUT.get((library, number), _LIBRARIES)
+        return f"{library} failure {number}: {what}", way_out
+    return None
