@@ -72,8 +72,9 @@ def test_the_rooms_stand_on_few_floors() -> None:
 def test_import_is_light() -> None:
     """`import nncompile, dsl` loads none of what only some programs need."""
     large = {"torch", "sklearn", "typer", "rich", "onnx", "onnxruntime"}
+    large |= {"fastapi", "uvicorn", "prometheus_client"}
     rooms = ("train", "report", "frontends", "interop", "cli", "backends", "runtime", "compiler")
-    large |= {f"nncompile.{room}" for room in rooms}
+    large |= {f"nncompile.{room}" for room in (*rooms, "serving")}
     code = f"import nncompile, dsl, sys; print({large} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

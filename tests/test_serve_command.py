@@ -106,6 +106,18 @@ def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     assert "cannot listen on port" in printed and "it is in use" in printed
 
 
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+def test_what_is_not_installed_is_told(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("nncompile.serving.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    printed = fails("serve", tmp_path / "net.onnx")
+    assert f"needs {package}, which is not installed" in printed
+    assert "pip install 'nncompile[serve]'" in printed
+
+
 def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
     file = export(net, tmp_path / "net.onnx", seed=0)[0]
     assert "those of one training step" in fails("serve", file, "--save", tmp_path / "a")

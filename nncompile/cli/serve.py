@@ -43,7 +43,8 @@ def serve(
     rows_apart: Annotated[
         bool,
         typer.Option(
-            "--rows-apart", help="Rows do not depend on each other in the file of others."
+            "--rows-apart",
+            help="Rows do not depend on each other, though the file says nothing of it.",
         ),
     ] = False,
     max_body: Annotated[
