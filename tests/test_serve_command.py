@@ -121,6 +121,11 @@ def test_what_is_not_installed_is_told(
 def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
     file = export(net, tmp_path / "net.onnx", seed=0)[0]
     assert "those of one training step" in fails("serve", file, "--save", tmp_path / "a")
+    step = export(
+        compile_step(training(net, optimizer=adam(1e-2))), tmp_path / "step.onnx", "step"
+    )[1]
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in fails("serve", step, "--save", tmp_path / "file" / "a")
     assert "two files are named net" in fails("serve", file, file)
     assert "--name is that of one model" in fails("serve", file, file, "--name", "a")
     assert "no such file" in fails("serve", tmp_path / "other.onnx")

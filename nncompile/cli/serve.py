@@ -11,6 +11,7 @@ from nncompile.cli.outcome import Outcome
 from nncompile.cli.shared import ProviderName, out
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.extras import extra
+from nncompile.diagnostics.files import check_writable
 from nncompile.diagnostics.tables import columns
 from nncompile.serving.limits import Limits
 from nncompile.serving.models import Served, ServedStep, opened
@@ -97,6 +98,8 @@ def serve(
             f"--state and --save are those of one training step, got {len(steps) or 'none'}",
             hint="serve others in a process of their own",
         )
+    if save is not None:
+        check_writable(save.parent)
 
     def started(url: str) -> None:
         out.print(columns([_described(served) for served in models]))

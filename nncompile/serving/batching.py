@@ -65,12 +65,10 @@ class Batcher:
             ) from None
 
     async def close(self) -> None:
-        """Ends the thread when its run is done, and keeps what is to be kept."""
+        """Ends the thread, when its run is done."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self.served.close)
-        self._pool.shutdown()
+        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

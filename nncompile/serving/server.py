@@ -26,8 +26,9 @@ def serve(
     started: Callable[[str], None],
 ) -> None:
     """Serves the models until the process is told to end (SIGINT, as by Ctrl-C, or SIGTERM): what
-    is being computed is answered, for `limits.timeout` seconds at most. `started` is called with
-    the address as soon as requests are taken. Raises `FileError` where the port cannot be had."""
+    is being computed is answered, for `limits.timeout` seconds at most, and the models are closed.
+    `started` is called with the address as soon as requests are taken. Raises `FileError` where the
+    port cannot be had, and where the state of a step cannot be written."""
     with listening(host, port) as (listener, url):
         config = uvicorn.Config(
             application(models, limits),
@@ -40,6 +41,8 @@ def serve(
         server = _Server(config, lambda: started(url))
         with _ended_by_signals(server):
             server.run(sockets=[listener])
+    for served in models:
+        served.close()
 
 
 @contextmanager
