@@ -18,6 +18,9 @@ from nncompile.compiler.cache_place import VARIABLE
 from tests.command_line import GOOD, succeeds, written
 
 CACHE = pytest.StashKey[TemporaryDirectory[str]]()
+# What forks, or looks through all there is in memory, does so while a process is small: later that
+# takes ten times as long.
+SMALL = ("/test_faults", "/test_child", "/test_leaks", "/test_torch_files")
 EVERY = 8  # of the cases of a test, so many make one of `make quick`
 
 # A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C, and
@@ -55,8 +58,7 @@ def pytest_collection() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the cases of a test, the first and then every eighth are those of `make quick`: the
     others are marked as slow, unless they say it of themselves."""
-    # A process that forks does so while it is small: later that takes ten times as long.
-    items.sort(key=lambda item: "/test_faults" not in item.nodeid)
+    items.sort(key=lambda item: [name not in item.nodeid for name in SMALL])
     number: Counter[str] = Counter()
     for item in items:
         if hasattr(item, "callspec") and not item.get_closest_marker("choosing"):
