@@ -32,7 +32,6 @@ from nncompile import BackendError, FeedError, ModelError, Trainer, export, prec
 from nncompile.runtime.quantization import layers
 from tests.command_line import GOOD, fails, succeeds, written
 
-RNG = np.random.default_rng(0)
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
@@ -58,8 +57,9 @@ def texts(text=i64["batch", "time"]):  # type: ignore[no-untyped-def]
 
 def squares(count: int) -> dict[str, Any]:
     """Noise with a bright square in one of four corners."""
-    label = RNG.integers(0, 4, count)
-    image = RNG.normal(size=(count, 1, 8, 8)).astype(np.float32)
+    random = np.random.default_rng(count)
+    label = random.integers(0, 4, count)
+    image = random.normal(size=(count, 1, 8, 8)).astype(np.float32)
     for x, k in zip(image, label, strict=True):
         x[0, 4 * (k // 2) :, 4 * (k % 2) :][:4, :4] += 0.8
     return {"image": image, "label": label}
@@ -80,7 +80,7 @@ def read() -> Any:
 
 
 def sequences(count: int) -> dict[str, Any]:
-    return {"text": np.cumsum(RNG.integers(1, 3, (count, 9)), 1) % 12}
+    return {"text": np.cumsum(np.random.default_rng(count).integers(1, 3, (count, 9)), 1) % 12}
 
 
 HELD_OUT = squares(400)

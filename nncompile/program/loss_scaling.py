@@ -104,7 +104,8 @@ class LossScaling:
         for values in (updated.now, updated.split):
             is_finite = reduce(logical_and, [values.pop(flag) for flag in self._flags])
             for leaf in values.keys() - updated.accumulators - scaling:
-                values[leaf] = where(is_finite, values[leaf], leaf)
+                if values[leaf] is not leaf:
+                    values[leaf] = where(is_finite, values[leaf], leaf)
             values |= self._following(is_finite)
 
     def _following(self, is_finite: Value) -> dict[Value, Value]:

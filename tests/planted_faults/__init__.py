@@ -13,6 +13,7 @@ from tests.planted_faults.onnx_roles import ONNX_ROLES
 from tests.planted_faults.ops import OPS
 from tests.planted_faults.parallel import PARALLEL
 from tests.planted_faults.passes import PASSES
+from tests.planted_faults.precision import PRECISION
 from tests.planted_faults.programs import PROGRAMS
 from tests.planted_faults.runtimes import RUNTIMES
 from tests.planted_faults.serving import SERVING
@@ -24,5 +25,5 @@ __all__ = ["FAULTS", "Fault"]
 FAULTS = (
     *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
     *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES, *CUDA),
-    *PARALLEL,
+    *(*PARALLEL, *PRECISION),
 )
