@@ -86,20 +86,23 @@ def test_functions_of_real_numbers(name: str, dtype: Any) -> None:
     np.testing.assert_allclose(found, limits, rtol=16 * np.finfo(dtype).eps, atol=tiny)
 
 
-WORDS = np.array([2**62 + 3, 2**62 + 2, -(2**62) - 1, 2**32, -1, 0, 5, -(2**33)], np.int64)
+WORDS = np.array(
+    [[2**62 + 3, 2**62 + 2, -(2**62) - 1, 2**32], [-(2**32) - 7, -(2**33), -(2**34), -(2**33) - 1]],
+    np.int64,
+)
 
 
 @pytest.mark.parametrize(
     ("operator", "inputs", "attributes"),
     [
-        ("ReduceSum", (WORDS.reshape(2, 4), np.array([1])), {}),
-        ("ReduceMax", (WORDS.reshape(2, 4), np.array([1])), {"keepdims": 0}),
-        ("ReduceMin", (WORDS.reshape(2, 4), np.array([0])), {}),
+        ("ReduceSum", (WORDS, np.array([1])), {}),
+        ("ReduceMax", (WORDS, np.array([1])), {"keepdims": 0}),
+        ("ReduceMin", (WORDS, np.array([0])), {}),
         ("ReduceMax", (2**24 + np.arange(6, dtype=np.int32).reshape(2, 3), np.array([1])), {}),
-        ("ArgMax", (WORDS.reshape(2, 4),), {"axis": 1}),
-        ("ArgMin", (WORDS.reshape(2, 4),), {"axis": 1, "keepdims": 0}),
-        ("Pad", (WORDS.reshape(2, 4), np.array([0, 1, 1, 0]), np.array(2**61 + 1)), {}),
-        ("Pad", (WORDS.reshape(2, 4), np.array([0, 1, 0, 1])), {"mode": "reflect"}),
+        ("ArgMax", (WORDS,), {"axis": 1}),
+        ("ArgMin", (WORDS,), {"axis": 1, "keepdims": 0}),
+        ("Pad", (WORDS, np.array([0, 1, 1, 0]), np.array(2**61 + 1)), {}),
+        ("Pad", (WORDS, np.array([0, 1, 0, 1])), {"mode": "reflect"}),
         ("BitwiseNot", (WORDS,), {}),
         ("Clip", (np.arange(9, dtype=np.int32), np.array(2, np.int32)), {}),
     ],
@@ -139,9 +142,12 @@ def test_inputs_beside_sizes_are_computed_with_on_the_device() -> None:
     size = helper.make_node("Size", ["x"], ["n"])
     number = helper.make_node("Cast", ["n"], ["c"], to=TensorProto.FLOAT)
     ratio = helper.make_node("Div", ["x", "c"], ["y"], "ratio")
+    shape = helper.make_node("Shape", ["x"], ["s"])
+    moved = helper.make_node("Reshape", ["x", "s"], ["z"], "moved")  # it reads s there
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
     graph = helper.make_graph(
-        [size, number, ratio], "g", [info], [helper.make_tensor_value_info("y", 1, ["n", 2])]
+        [size, number, ratio, shape, moved],
+        *("g", [info], [helper.make_tensor_value_info(y, 1, ["n", 2]) for y in "yz"]),
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     assert [x.name for x in predicted(onnx.shape_inference.infer_shapes(made))] == ["ratio"]
