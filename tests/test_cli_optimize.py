@@ -218,3 +218,20 @@ def test_a_convolution_and_its_normalization_are_one_node(language: Path) -> Non
     convolutional(language / "images.onnx")
     assert "BatchNormalization  1  →  0" in succeeds("optimize", "images.onnx")
     assert command_line.run("diff", "images.onnx", "images.optimized.onnx").exit_code == 1
+
+
+def test_a_file_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["n"]) for name in "xyz"]
+    nodes = [
+        node("BitwiseNot", ["x"], ["y"], "turned"),
+        node("BitwiseAnd", ["x", "y"], ["z"], "both"),
+    ]
+    graph = helper.make_graph(nodes, "bits", infos[:1], infos[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(made, "bits.onnx")
+    text = succeeds("optimize", "bits.onnx", "--device", "cuda")
+    assert "on the CPU: BitwiseAnd(i64, i64)" in text
+    assert [x.op_type for x in onnx.load("bits.optimized.onnx").graph.node] == ["Sub", "BitwiseAnd"]
+    result = command_line.run("optimize", "bits.onnx", "--json")
+    assert json.loads(result.stdout)["on_cpu"] is None

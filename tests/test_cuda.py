@@ -177,7 +177,9 @@ def _whole(made: onnx.ModelProto) -> onnx.ModelProto:
 def test_nodes_of_native_kernels_keep_their_lines() -> None:
     changed, _ = spelled(compile_step(RECIPE).step_model, SPELLINGS)
     assert not changed.functions
-    assert any(p.key == "source" for x in changed.graph.node for p in x.metadata_props)
+    lines = [any(p.key == "source" for p in x.metadata_props) for x in changed.graph.node]
+    plain = [x.op_type == "Constant" or not x.domain for x in changed.graph.node]
+    assert sum(lines) > 0.8 * len(lines) and all(plain)
 
 
 @model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -20,8 +21,12 @@ from nncompile.frontends.onnx.simplify.simplifying import simplified
 from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import written_together
 from nncompile.runtime.child import in_child
+from nncompile.runtime.cuda.placement import predicted
+from nncompile.runtime.cuda.spelling import spelled
+from nncompile.runtime.cuda.spellings import SPELLINGS
 from nncompile.verify.onnx_files import Comparison, compare
 
+Device = StrEnum("Device", ("cpu", "cuda"))
 _HINT = "--no-verify writes it without a comparison"
 
 
@@ -36,6 +41,10 @@ def optimize(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Write it without comparing it with the original.")
     ] = False,
+    device: Annotated[
+        Device,
+        typer.Option(help="cuda: in operators that onnxruntime computes on an NVIDIA GPU."),
+    ] = Device.cpu,
     seed: Annotated[int, typer.Option(help="Seed of the inputs that both are run on.")] = 0,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Longest time it takes; 0: any time.")
@@ -48,18 +57,23 @@ def optimize(
     stay. The result is compared with the original, both in onnxruntime without its optimizations,
     at several sizes: where a number differs by more than rounding, nothing is written.
 
+    --device cuda writes a file for onnxruntime's CUDA provider, in operators that it has kernels
+    for, and prints which nodes of data the CPU computes nevertheless. nncompile's own sessions on
+    CUDA do so by themselves.
+
     \b
     Examples:
       nncompile optimize resnet.onnx
       nncompile optimize resnet.onnx -o small.onnx
+      nncompile optimize resnet.onnx --device cuda
     """
     target = output or file.with_suffix(f".optimized{file.suffix}")
     if target.exists() and file.exists() and os.path.samefile(target, file):
         raise FileError(f"{target} is the original", hint="-o FILE.onnx writes another file")
     before = operators_of(file)
     with written_together(target.parent) as directory:
-        names, comparison, is_exact = in_child(
-            *(_written, file, directory / target.name, no_verify, seed),
+        names, comparison, is_exact, on_host = in_child(
+            *(_written, file, directory / target.name, no_verify, seed, device is Device.cuda),
             what=f"the optimization of {file}",
             timeout=timeout or None,
         )
@@ -76,6 +90,8 @@ def optimize(
     out.print(str(comparison) if comparison else "not compared with the original")
     if is_exact:
         out.print("nothing is joined that rounds in another way: the numbers would differ too far")
+    if device is Device.cuda:
+        out.print(f"on the CPU: {', '.join(on_host) or 'no data'}")
     print_files(*paths)
     found: dict[str, Any] = {
         "nodes": {"before": before.total(), "after": after.total()},
@@ -83,27 +99,41 @@ def optimize(
         "operators": {"before": before, "after": after},
         "comparison": None if comparison is None else vars(comparison),
         "exact": is_exact,
+        "on_cpu": on_host if device is Device.cuda else None,
         "files": described_files(paths),
     }
     return Outcome(found)
 
 
-def _written(
-    file: Path, target: Path, no_verify: bool, seed: int
-) -> tuple[list[str], Comparison | None, bool]:
+class Written(NamedTuple):
+    """What was written: the names of files, how it compares, whether nothing is joined that rounds
+    in another way, and for CUDA the nodes of data that the CPU computes."""
+
+    names: list[str]
+    comparison: Comparison | None
+    is_exact: bool
+    on_host: list[str]
+
+
+def _written(file: Path, target: Path, no_verify: bool, seed: int, for_cuda: bool) -> Written:
     """Writes the file, and says how it compares: again without what rounds in another way where it
     differs too far. Raises `BackendError` where it still does."""
     comparison = None
     for is_exact in (False, True):
-        paths = write_model(simplified(file, is_exact), target, str(file.parent))
+        model = simplified(file, is_exact)
+        on_host: list[str] = []
+        if for_cuda:
+            model, _ = spelled(model, SPELLINGS)
+            on_host = list(dict.fromkeys(map(str, predicted(model))))
+        paths = write_model(model, target, str(file.parent))
         if no_verify:
-            return [path.name for path in paths], None, False
+            return Written([path.name for path in paths], None, False, on_host)
         try:
             comparison = compare(file, target, seed)
         except (BackendError, FeedError) as error:
             raise BackendError(f"{file} cannot be compared: {error.problem}", hint=_HINT) from None
         if comparison.agrees:
-            return [path.name for path in paths], comparison, is_exact
+            return Written([path.name for path in paths], comparison, is_exact, on_host)
         if comparison.problem is None:
             raise BackendError(f"onnxruntime runs {file} on no inputs that are drawn", hint=_HINT)
     assert comparison is not None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import onnx
 from onnx import TensorProto, helper
+from onnx.inliner import inline_local_functions
 
 from nncompile.backends.onnx.kernels import BY_ELEMENT_TYPE
 from nncompile.ir.types import DType, bf16, f16
@@ -71,6 +72,8 @@ class Known:
         known.data |= known.inputs
         for node in graph.node:
             known.producers.update((name, node) for name in node.output)
+            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+                known.constants[node.output[0]] = node.attribute[0].t
             if known.is_data(node):
                 known.data.update(node.output)
         return known
@@ -145,6 +148,32 @@ def needs(node: onnx.NodeProto) -> Iterator[str]:
     for graph in graphs_within(node):
         for inner in graph.node:
             yield from needs(inner)
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what functions say in place of their calls, whose nodes have the lines of the
+    calls."""
+    if not model.functions:
+        return model
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    functions = {(f.domain, f.name): f for f in model.functions}
+    for number, call in enumerate(_all_nodes(whole.graph)):
+        function = functions.get((call.domain, call.op_type))
+        if function is not None:
+            own = whole.functions.add()
+            own.CopyFrom(function)
+            own.name = call.op_type = f"{function.name}__{number}"
+            for node in own.node:
+                node.metadata_props.extend(call.metadata_props)
+    return inline_local_functions(whole)
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in graphs_within(node):
+            yield from _all_nodes(inner)
 
 
 def opset_of(model: onnx.ModelProto) -> int:

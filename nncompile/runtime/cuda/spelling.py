@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.inliner import inline_local_functions
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, signature_of
 from nncompile.ir.types import DType
-from nncompile.runtime.cuda.graphs import Known, attributes_of, graphs_within, needs, opset_of
+from nncompile.runtime.cuda.graphs import (
+    Known,
+    attributes_of,
+    graphs_within,
+    inlined,
+    needs,
+    opset_of,
+)
 from nncompile.runtime.cuda.kernels import has_kernel
 
 Spelling = Callable[["Writer"], str | None]
@@ -33,16 +39,14 @@ def spelled(
     `spellings` by operator, with the types of its values; and whether anything was replaced. Calls
     of functions are replaced by what the functions say. A model whose types cannot be inferred
     stays as it is."""
-    has_functions = len(model.functions) > 0
-    whole = inline_local_functions(model) if has_functions else model
     try:
-        inferred = onnx.shape_inference.infer_shapes(whole)
+        inferred = onnx.shape_inference.infer_shapes(inlined(model))
     except (onnx.shape_inference.InferenceError, ValueError):  # ValueError: 2 GB or more
         return model, False
     rewriter = _Rewriter(opset_of(inferred), spellings)
     rewriter.rewrite(inferred.graph, None)
     inferred.graph.initializer.extend(rewriter.constants.values())
-    return inferred, has_functions or rewriter.count > 0
+    return inferred, rewriter.count > 0 or len(model.functions) > 0
 
 
 class _Rewriter:
