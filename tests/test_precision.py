@@ -56,6 +56,9 @@ from nncompile.program.accumulation_halves import accumulation_halves
 from nncompile.program.composition import compose
 from nncompile.program.loss_scaling import SCALE, SKIPPED, TRACKER
 from nncompile.runtime import Session
+from nncompile.runtime.cuda.placement import predicted
+from nncompile.runtime.cuda.spelling import spelled
+from nncompile.runtime.cuda.spellings import SPELLINGS
 from tests.leaves import leaf
 
 RNG = np.random.default_rng(0)
@@ -368,6 +371,14 @@ def test_a_step_for_kernels_of_16_bits_has_them(tmp_path: Path) -> None:
     products = [n for n in step.graph.node if n.op_type in ("Gemm", "Conv", "ConvTranspose")]
     assert len(products) == 5  # sums are products with ones, of float32
     assert {types[n.output[0]] for n in products} == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("net", [mlp, cnn, gpt, recurrent], ids=lambda net: net.name)
+def test_cuda_has_a_kernel_for_each_node_of_a_step(net: Model, name: str) -> None:
+    step = compile_step(training(net, optimizer=adamw(1e-3), precision=name), kernels=False)
+    model, _ = spelled(step.step_model, SPELLINGS)
+    assert not predicted(model)
 
 
 def test_what_cannot_be_computed_in_16_bits_is_said() -> None:

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from nncompile.diagnostics.errors import ProviderError
 from nncompile.program.precision import HALVES
 from nncompile.program.recipe import Recipe
+from nncompile.runtime.cuda.kernels import table
 from nncompile.runtime.providers import Provider, resolve_providers, short_name
 
-# By provider, as onnxruntime's table of kernels has MatMul and Gemm (docs/OperatorKernels.md).
-KERNELS = {"cuda": ("f16", "bf16"), "tensorrt": ("f16", "bf16"), "dml": ("f16",)}
+# By provider, beside CUDA, of which there is a table.
+_OTHERS = {"tensorrt": ("f16", "bf16"), "dml": ("f16",)}
+
+
+def half_kernels() -> dict[str, tuple[str, ...]]:
+    """The floats of 16 bits that providers have matrix products of."""
+    newest = (kernel for kernel in table().kernels["MatMul"] if kernel.last is None)
+    known = {dtype for kernel in newest for types in kernel.types.values() for dtype in types}
+    return {"cuda": tuple(n for n, dtype in HALVES.items() if dtype in known), **_OTHERS}
 
 
 def check_precision(recipe: Recipe, providers: Provider | Sequence[Provider]) -> None:
@@ -19,11 +27,12 @@ def check_precision(recipe: Recipe, providers: Provider | Sequence[Provider]) ->
     if recipe.precision not in HALVES or recipe.emulate:
         return
     provider = short_name(resolve_providers(providers)[0][0])
-    if recipe.precision not in KERNELS.get(provider, ()):
+    kernels = half_kernels()
+    if recipe.precision not in kernels.get(provider, ()):
         raise ProviderError(
             f"onnxruntime's provider {provider!r} has no kernels of {recipe.precision} for matrix "
             "products: the step would not be faster there",
-            rows=[("kernels", name, ", ".join(types)) for name, types in KERNELS.items()],
+            rows=[("kernels", name, ", ".join(types)) for name, types in kernels.items()],
             hint="leave precision out there; emulate=True (--emulate) computes in float32 what "
             "such a step would give, rounded to 16 bits after each product",
         )

@@ -13,11 +13,11 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.cuda import examples, ops, placement
+from tests.cuda import examples, ops, placement, precision
 from tests.cuda.device import card
 from tests.cuda.kernel_table import load_libraries
 
-PARTS = ("ops", "examples", "verify", "speed")
+PARTS = ("ops", "examples", "verify", "precision", "speed")
 WITHOUT_GPU = ("placement",)  # see kernel_table.py
 
 
@@ -66,6 +66,14 @@ def _verify(given: argparse.Namespace) -> int:
     file = Path(examples.EXAMPLES) / "digits_cnn.py"
     command = [sys.executable, "-m", "nncompile", "verify", str(file)]
     return subprocess.run(command, check=False).returncode
+
+
+def _precision(given: argparse.Namespace) -> int:
+    failed = 0
+    for text, holds in precision.lines(given.provider):
+        failed += not holds
+        print(text if holds else f"FAIL {text}", flush=True)
+    return failed
 
 
 def _speed(given: argparse.Namespace) -> int:
