@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import nncompile
-from dsl import Dense, Dropout, cross_entropy, f32, i64, model, relu
+from dsl import BatchNorm, Dense, Dropout, cross_entropy, f32, i64, model, relu
 from nncompile import Trainer, training
 from nncompile.optim import sgd
 from nncompile.program.recipe import Recipe
@@ -33,16 +33,24 @@ CASES: dict[str, dict[str, Any]] = {
     "mean, clipped": {"clip_norm": 0.05},
     "masked mean, 4 batches accumulated": {"ignore_index": 0, "accumulate": 4},
     "mean, dropout": {"rate": 0.4},
+    "mean, BatchNorm(sync=True)": {"norm": True},
+    "masked mean, BatchNorm(sync=True)": {"norm": True, "ignore_index": 0},
 }
 LIMIT = 1e-6
 
 
 def recipe(
-    rate: float = 0.0, clip_norm: float | None = None, accumulate: int = 1, **loss: Any
+    rate: float = 0.0,
+    norm: bool = False,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    **loss: Any,
 ) -> Recipe:
     @model
     def net(x: Any = f32["batch", 20], label: Any = i64["batch"]) -> Any:
-        hidden = x >> Dense(64, relu, name="one") >> Dropout(rate) >> Dense(64, relu, name="two")
+        hidden = x >> Dense(64, relu, name="one") >> Dropout(rate)
+        hidden = (hidden >> BatchNorm(name="norm", sync=True)) if norm else hidden
+        hidden = hidden >> Dense(64, relu, name="two")
         return {"loss": cross_entropy(hidden >> Dense(5, name="out"), label, **loss)}
 
     lr = 0.002 if loss.get("reduction") == "sum" else 0.05

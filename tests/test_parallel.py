@@ -16,20 +16,25 @@ from dsl import (
     cross_entropy,
     f1_score,
     f32,
+    flatten,
     i64,
     model,
     relu,
+    reshape,
 )
-from nncompile import CompileError, compile_step, training
+from nncompile import CompileError, compile_step, compose, evaluate, f64, training
 from nncompile.diagnostics.errors import ModelError, ProcessError, TrainingError
 from nncompile.optim import adam, sgd
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.runner import share
+from nncompile.program.first_row import FIRST_ROW
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.reductions import Reduction
+from nncompile.program.shared_statistics import stages_of
 from nncompile.runtime.feeds import Port
 from nncompile.train import RunDirectory, Trainer
+from tests.reduced_steps import parts_of, reduced
 from tests.rooms import ROOT
 from tests.thread_groups import ThreadGroup, in_threads
 
@@ -135,6 +140,52 @@ def test_running_statistics_are_the_same_in_all(tmp_path: Path) -> None:
     first, second = (trainer.state["norm.running_mean"] for trainer in trainers)
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - mean_).max() < 0.02 < np.abs(mean_).max()
+
+
+def synchronized(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+    x = reshape(image, (image.shape[0], 2, 3)) >> BatchNorm(name="first", sync=True)
+    hidden = x >> flatten >> Dense(8, name="hidden", bias=False)
+    hidden = hidden >> BatchNorm(name="second", sync=True) >> relu >> Dropout(0.2)
+    return {"loss": cross_entropy(hidden >> Dense(3, name="out"), label, ignore_index=0)}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_synchronized_statistics_are_those_of_one_process(size: int) -> None:
+    """Also with three rows for four processes in the last batch."""
+    compiled = compile_step(recipe(synchronized, batch_size=20, optimizer=sgd(0.05)))
+    one = fitted(Trainer(compiled, threads=1))
+    for trainer in together(size, compiled):
+        for path, x in one.state.items():
+            np.testing.assert_allclose(trainer.state[path], x, 1e-4, 2e-6, err_msg=path)
+    assert np.abs(one.state["second.running_var"] - 1).max() > 0.1
+
+
+def test_a_gradient_in_stages_is_the_gradient() -> None:
+    """In float64, where only the order of the sums differs."""
+
+    def wide(image: Any = f64["batch", 6], label: Any = i64["batch"]) -> Any:
+        return synchronized(image, label)
+
+    step = compose(recipe(wide))
+    stages = stages_of(step)
+    assert [list(stage.sums.values()) for stage in stages] == [[5], [17], [16], []]
+    batch = {**data(), FIRST_ROW: 0, "image": data()["image"].astype(np.float64)}
+    state = step.initial(0)
+    expected = evaluate(step.gradient, {**state, **batch})
+    parts = [{**state, **part} for part in parts_of({**data(), "image": batch["image"]}, (11, 32))]
+    for stage in stages:
+        for known in parts:
+            known.update(evaluate(stage.graph, known))
+        for name in stage.sums:
+            total = sum(known[name] for known in parts)
+            for known in parts:
+                known[name] = total
+    for name in step.reductions.gradients:
+        for known in parts:
+            known[name] = known[name] / known["loss.batch_weight"]
+    found = reduced(step.reductions.by_name, parts, state)
+    for name, x in found.items():
+        np.testing.assert_allclose(x, expected[name], 1e-10, 1e-13, err_msg=name)
 
 
 def test_the_first_process_writes(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ class BatchNorm(Layer):
     `track_running_stats=False` keeps none: then the batch's own mean and variance are those of
     inference, too, where an example's result depends on the others.
 
+    Of a batch that several processes share, each normalizes its rows by their own statistics; with
+    `sync=True`, by those of the whole batch, as one process does, which takes two reductions for
+    each such layer.
+
     Raises `ShapeError` for an x without channels or whose number of channels only the data tell,
     `DTypeError` where it is not floating.
     """
@@ -56,6 +60,7 @@ class BatchNorm(Layer):
     affine: bool = True
     track_running_stats: bool = True
     bias: bool = True
+    sync: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_epsilon("BatchNorm", self.eps)
@@ -80,7 +85,7 @@ class BatchNorm(Layer):
         momentum = 1.0 if self.momentum is None else self.momentum
         tracked = self.track_running_stats
         y, next_mean, next_variance = batch_norm(
-            x, scale, bias, mean, variance, momentum, self.eps, tracked
+            x, scale, bias, mean, variance, momentum, self.eps, tracked, self.sync
         )
         if not tracked:
             return y

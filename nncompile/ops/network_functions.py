@@ -7,7 +7,7 @@ from nncompile.ops.core.annotations import custom_gradient
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.images.resize import resize
 from nncompile.ops.loops.scan import scan
-from nncompile.ops.normalization.batch import batch_norm
+from nncompile.ops.normalization.functions import batch_norm
 from nncompile.ops.normalization.layer import group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.ops.pooling.adaptive import (
     adaptive_average_pool,

@@ -6,7 +6,7 @@ them in double precision: a step reduces two vectors, whatever its number of par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,12 +40,13 @@ class _Tensor:
 @dataclass
 class Reducing:
     """Reduces tensors of those types by these rules, in the order of `first`, then of the others.
-    `old` gives the states that changes are added to."""
+    Those that are `weighted` are given times their weight."""
 
     group: Group
     rules: Mapping[str, Reduction]
     ports: Sequence[Port]
     first: Iterable[str] = ()
+    weighted: Collection[str] = ()
     _tensors: dict[str, _Tensor] = field(init=False, default_factory=dict)
     _apart: dict[str, Array] = field(init=False, default_factory=dict)
     _rows: dict[str, Port] = field(init=False, default_factory=dict)
@@ -86,7 +87,8 @@ class Reducing:
         self, given: Mapping[str, Array] | None, old: Callable[[str], Array]
     ) -> dict[str, Array]:
         """The tensors of all processes; None is given by one without rows, which counts nothing.
-        What is not computed in place is `given`."""
+        What is not computed in place is `given`, and `old` gives the states that changes are added
+        to."""
         for name, tensor in self._tensors.items():
             if given is not None and not tensor.is_direct:
                 tensor.view[...] = given[name]
@@ -117,13 +119,16 @@ class Reducing:
     ) -> None:
         """Makes the tensor what is added up."""
         rule = tensor.rule
-        weight = 1.0 if weights is None or rule.weight is None else weights[rule.weight]
-        if weights is None or not weight:
+        if weights is None:
             tensor.view[...] = 0
         elif rule.kind == "change":
             tensor.view[...] -= old(name)
-        elif weight != 1.0:
-            np.multiply(tensor.view, weight, out=tensor.view)
+        elif rule.weight is not None and name not in self.weighted:
+            weight = weights[rule.weight]
+            if weight:
+                np.multiply(tensor.view, weight, out=tensor.view)
+            else:  # a mean of nothing is NaN
+                tensor.view[...] = 0
 
     def _reduced_apart(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
         for name, array in self._apart.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,30 +12,19 @@ from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.op import described
 from nncompile.ir.types import Array
-from nncompile.parallel.group import Group
+from nncompile.parallel.bound import BoundHalf
+from nncompile.parallel.meeting import Meeting
 from nncompile.parallel.reducing import Reducing
+from nncompile.parallel.staged import StagedHalf
 from nncompile.program.first_row import FIRST_ROW, unnumbered
+from nncompile.program.shared_statistics import stages_of
 from nncompile.program.step import Step
-from nncompile.runtime.batch_inputs import BatchInputs
 from nncompile.runtime.blocked_convolutions import step_session
-from nncompile.runtime.buffers import array_of, give_back
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import StepRunner
-from nncompile.runtime.session import RUN_ERRORS
+from nncompile.runtime.session import Session
 from nncompile.train.sums import Sums
-
-
-class Meeting(Protocol):
-    """Processes that meet before they reduce; see `nncompile.parallel.processes.Processes`."""
-
-    @property
-    def group(self) -> Group: ...
-    @property
-    def rank(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    def meet(self) -> None: ...
 
 
 def share(count: int, rank: int, size: int) -> tuple[int, int]:
@@ -63,14 +53,19 @@ class ReducedStepRunner(StepRunner):
         options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
         super().__init__(compiled.content("following"), state, providers, threads, **options)
         self._processes, self._source = processes, source
-        half = compiled.content("gradient")
-        self._half = step_session(half, providers=providers, threads=threads, native=native)
+        start = partial(step_session, providers=providers, threads=threads, native=native)
+        stages, half = stages_of(source), None
+        self._half: Session | StagedHalf
+        if stages:
+            self._half = StagedHalf(processes, compiled, stages, start)
+        else:
+            self._half = half = start(compiled.content("gradient"))
         rules, first = source.reductions.by_name, source.reductions.gradients
-        self._reducing = Reducing(processes.group, rules, self._half.outputs, first)
+        weighted = first if stages else ()
+        about = self._half.outputs, first, weighted
+        self._reducing = Reducing(processes.group, rules, *about)
         self._direct = self._reducing.direct
-        self._half_bindings = tuple(map(self._bound, self._sets))
-        self._half_runs = tuple(map(self._half.runner, self._half_bindings))
-        self._half_inputs: BatchInputs | None = None
+        self._bound = None if half is None else BoundHalf(half, self._sets, self._direct)
         self._whole: dict[str, Array] = {}
 
     @property
@@ -121,51 +116,16 @@ class ReducedStepRunner(StepRunner):
         self, arrays: Mapping[str, Array], cut: set[str], first: int, last: int
     ) -> dict[str, Array] | None:
         """The outputs of the gradient half that are not computed in place; None without rows."""
-        if first == last:
-            return None
         shard = {n: x[first:last] if n in cut else x for n, x in arrays.items()}
         if any(port.name == FIRST_ROW for port in self._half.inputs):
             shard[FIRST_ROW] = np.array(first, np.int64)
-        side = self._at.current
-        inputs = self._half_inputs
-        is_first = inputs is None or not inputs.fed(shard, side)
-        if is_first:
-            states = self._sets
-            inputs = BatchInputs(shard, self._half, self._half_bindings, states, self._half_device)
-            inputs.fed(shard, side)
-            self._half_inputs = inputs
-        binding = self._half_bindings[side]
-        try:
-            if is_first:
-                give_back()
-                self._half.run_first(binding)
-            else:
-                self._half_runs[side]()
-        except RUN_ERRORS as error:
-            raise self._half.failure(error, shard) from error
-        results = dict(zip(self._half_order, binding.get_outputs(), strict=True))
-        return {n: array_of(x) for n, x in results.items() if n not in self._direct}
-
-    def _half_device(self, name: str) -> tuple[str, int]:
-        return self._half.device_of_input(name) or self._half.device
-
-    @property
-    def _half_order(self) -> list[str]:
-        return [port.name for port in self._half.outputs]
-
-    def _bound(self, state: Mapping[str, Any]) -> Any:
-        binding = self._half.onnxruntime.io_binding()
-        for port in self._half.inputs:
-            if port.name in state:
-                binding.bind_ortvalue_input(port.name, state[port.name])
-        for port in self._half.outputs:
-            view = self._direct.get(port.name)
-            if view is None:
-                binding.bind_output(port.name, "cpu")
-            else:
-                place = view.ctypes.data
-                binding.bind_output(port.name, "cpu", 0, view.dtype, view.shape, place)
-        return binding
+        if isinstance(self._half, StagedHalf):
+            found = self._half.run({**self.views(), **shard} if last > first else None)
+            for name, view in self._direct.items() if found else ():
+                view[...] = found[name]
+            return found or None
+        assert self._bound is not None
+        return self._bound.run(self._at.current, shard) if last > first else None
 
     def _losses(self, given: Mapping[str, Array] | None) -> bool:
         """Whether the losses of this process are finite."""

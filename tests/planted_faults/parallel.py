@@ -25,8 +25,14 @@ PARALLEL = (
     ),
     Fault(
         "nncompile/parallel/reducing.py",
-        "        if weights is None or not weight:\n",
-        "        if weights is None:\n",
+        "            if weight:\n",
+        "            if weight is not None:\n",
+        "tests/test_parallel.py",
+    ),
+    Fault(
+        "nncompile/program/shared_statistics.py",
+        "    weight = where(weight > 0, weight, 1.0)  # of",
+        "    weight = where(weight > 0, weight, 0.0)  # of",
         "tests/test_parallel.py",
     ),
     Fault(

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum, sqrt
-from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import items
@@ -145,7 +143,7 @@ class BatchNorm(Composed, Op, Native):
         return (
             y,
             mean * old + centre * new,
-            variance * old + batch_variance * (n / _degrees(n)) * new,
+            variance * old + unbiased(batch_variance, n) * new,
             centre,
             inverse,
         )
@@ -211,40 +209,6 @@ def check_channels(x: Type, channel: Type, **types: Type) -> None:
             )
 
 
-@suggests_names
-def batch_norm(
-    x: Any,
-    scale: Any,
-    bias: Any,
-    mean: Any,
-    variance: Any,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    track_running_stats: bool = True,
-) -> tuple[Value, Value, Value]:
-    """x[N, C, *sizes] normalized over all but the channels while training, with the running
-    statistics `mean` and `variance` in inference, unless `track_running_stats` is False; and what
-    these become after this batch: `(y, next_mean, next_variance)`, see `BatchNorm`.
-
-    Raises `ShapeError` where x has no channels or the others are not one number for each,
-    `DTypeError` where x is not floating or the others are of another type, `ModelError` for a
-    momentum outside 0 … 1 or an eps that is not positive.
-    """
-    x = as_value(x)
-    if not 0 <= momentum <= 1:
-        raise ModelError(
-            f"the momentum of batch normalization must be in [0, 1], got {momentum!r}",
-            hint="it is the weight of the new batch, as in torch: momentum 0.99 in Keras is "
-            "0.01 here",
-        )
-    epsilon = positive_epsilon("batch normalization", eps)
-    op = BatchNorm(float(momentum), epsilon, bool(track_running_stats))
-    y, next_mean, next_variance, *_ = items(
-        op(x, *(as_value(v, x) for v in (scale, bias, mean, variance)))
-    )
-    return y, next_mean, next_variance
-
-
 def positive_epsilon(name: str, eps: Any) -> float:
     """`eps` as a number. Raises `ModelError` where it is not positive: a constant input would be
     divided by zero."""
@@ -254,6 +218,11 @@ def positive_epsilon(name: str, eps: Any) -> float:
         f"the eps of {name} must be a positive number, got {eps!r}",
         hint="it keeps the result finite for a constant input, whose variance is 0: 1e-5 is usual",
     )
+
+
+def unbiased(variance: Any, n: Any) -> Any:
+    """The variance of the n numbers' source, from their mean square distance from the mean."""
+    return variance * (n / _degrees(n))
 
 
 def _degrees(n: Any) -> Any:

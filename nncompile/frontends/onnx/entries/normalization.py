@@ -16,7 +16,7 @@ from nncompile.ir.dims import dim, product
 from nncompile.ir.graph import Input, input_of
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
-from nncompile.ops.normalization.batch import batch_norm
+from nncompile.ops.normalization.functions import batch_norm
 from nncompile.ops.normalization.layer import instance_norm, layer_norm, rms_norm
 from nncompile.ops.reduction.statistics import mean
 from nncompile.ops.shape.reshape import reshape
