@@ -11,10 +11,13 @@ import onnxruntime as ort
 import pytest
 
 from dsl import (
+    BatchNorm,
+    Conv2d,
     Dense,
     adam,
     cross_entropy,
     f32,
+    flatten,
     i64,
     model,
     quantization_aware,
@@ -139,13 +142,42 @@ def again_trained(loaded: Any) -> Any:
     return again
 
 
+def kernels_of(path: Path) -> list[str]:
+    """The operators that onnxruntime computes a file with."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(path.with_suffix(".optimized.onnx"))
+    options.log_severity_level = 3
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return [n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node]
+
+
 def test_integer_kernels_compute_a_dense_network(trained: Any, tmp_path: Path) -> None:
     (path,) = trained.export(tmp_path / "net.onnx")
-    options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    optimized = onnx.load(tmp_path / "optimized.onnx")
-    assert [n.op_type for n in optimized.graph.node].count("QGemm") == 2
+    assert kernels_of(path).count("QGemm") == 2
+
+
+@model(predict="logits")
+def normed(image=f32["batch", 1, 8, 8], label=i64["batch"]):  # type: ignore[no-untyped-def]
+    x = image >> Conv2d(6, 3, bias=False) >> BatchNorm() >> relu
+    logits = x >> Conv2d(8, 3) >> BatchNorm() >> relu >> flatten >> Dense(4)
+    return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_normalization_goes_into_the_scales_of_integers(per_channel: bool, tmp_path: Path) -> None:
+    aware = quantization_aware(normed, per_channel=per_channel)
+    trainer = Trainer(training(aware, optimizer=adam(1e-2)))
+    factors = trainer.state["batch_norm.weight"] * np.array([1, -1, 1, -2, 0, 1], np.float32)
+    trainer.set_params({"batch_norm.weight": factors})  # a scale is not negative
+    data = squares(64)
+    trainer.fit(data, epochs=2, verbose=0)
+    (path,) = trainer.export(tmp_path / "net.onnx")
+    expected = trainer.predict({"image": data["image"]})["logits"]
+    found = Session(path, optimization="none").run({"image": data["image"]})["logits"]
+    assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
+    kernels = kernels_of(path)
+    assert kernels.count("QLinearConv") == 2 and kernels.count("QGemm") == 1
+    assert not {"Conv", "FusedConv", "Gemm", "Mul"} & set(kernels)
 
 
 def test_torchscript_computes_the_same(trained: Any, tmp_path: Path) -> None:

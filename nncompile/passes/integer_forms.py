@@ -30,17 +30,25 @@ def integer_forms(graph: Graph) -> Graph:
     return rewrite(graph, [bias_of_integers, quantized_before])
 
 
-@rule(u8[2, 3], f32[()], u8[()], i8[3, 4], f32[4], i8[4], f32[4])
+@rule(u8[2, 3], f32[()], u8[()], i8[3, 4], f32[4], i8[4], f32[4], 1)
 def bias_of_integers(
-    q: Value, scale: Value, zero: Value, w: Value, steps: Value, zeros: Value, bias: Value
+    q: Value,
+    scale: Value,
+    zero: Value,
+    w: Value,
+    steps: Value,
+    zeros: Value,
+    bias: Value,
+    axis: int | None,
 ) -> Steps:
     """The bias of a dense layer as whole numbers of the scale of its products."""
-    product = Dequantize(None)(q, scale, zero) @ Dequantize(1)(w, steps, zeros)
+    product = Dequantize(None)(q, scale, zero) @ Dequantize(axis)(w, steps, zeros)
     yield product + bias
     if isinstance(bias.op, Dequantize) or not fixed()(bias) or bias.rank != 1:
         return "it is no bias of floats"
     both, none = scale * steps, const(np.zeros(steps.shape, np.int32))
-    yield product + Dequantize(0)(Quantize(0)(bias, both, none), both, none)
+    along = None if axis is None else 0
+    yield product + Dequantize(along)(Quantize(along)(bias, both, none), both, none)
 
 
 @bias_of_integers.refuses(u8[2, 3], i8[3, 4], f32[()], u8[()], f32[4], i8[4], f32[2, 4])

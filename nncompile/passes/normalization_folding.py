@@ -8,14 +8,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import sympy as sp
 
+from nncompile.elementwise import abs, sign
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped
-from nncompile.ir.basic import const
+from nncompile.ir.basic import cast, const
 from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value, apply
+from nncompile.ir.types import i32
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
@@ -126,7 +129,11 @@ def _channel_shape(v: Value, is_fixed: Callable[[Value], bool]) -> tuple[int, ..
             axis, fits = 1, isinstance(v.args[1].shape[0], int)
         case _:
             return None
-    channels = v.shape[axis] if fits and all(map(is_fixed, v.args[1:])) else None
+
+    def is_weight(a: Value) -> bool:
+        return is_fixed(a) or (isinstance(a.op, Dequantize) and all(map(is_fixed, a.args)))
+
+    channels = v.shape[axis] if fits and all(map(is_weight, v.args[1:])) else None
     if not isinstance(channels, int) or not v.dtype.is_float:
         return None
     return tuple(channels if i == axis else 1 for i in range(v.rank))
@@ -175,11 +182,9 @@ def _multiplied(product: Value, factor: Value) -> Value:
     x, w, *rest = product.args
     match product.op:
         case MatMul() | Gemm(transpose_b=False):
-            w = w * factor
-        case Gemm():
-            w = w * reshape(factor, (*factor.shape, 1))
-        case Conv():
-            w = w * reshape(factor, (*factor.shape, *(1,) * (w.rank - 1)))
+            w = _along(w, factor, w.rank - 1)
+        case Gemm() | Conv():
+            w = _along(w, factor, 0)
         case ConvTranspose(groups=groups):
             # w[channels, results/groups, *kernel]: the rows of one group make its own results.
             channels, results, *kernel = w.shape
@@ -187,3 +192,15 @@ def _multiplied(product: Value, factor: Value) -> Value:
             grouped = reshape(w, (groups, channels // groups, results, *kernel))
             w = reshape(grouped * by_group, w.shape)
     return apply(product.op, x, w, *(b * factor for b in rest))
+
+
+def _along(w: Value, factor: Value, axis: int) -> Value:
+    """The weight times one number for each index along an axis. One of integers has other scales,
+    which are not negative, and so may have integers of the other sign."""
+    if not isinstance(w.op, Dequantize):
+        return w * reshape(factor, (*factor.shape, *(1,) * (w.rank - axis - 1)))
+    q, scale, _ = w.args
+    signs = cast(reshape(sign(factor), (*factor.shape, *(1,) * (w.rank - axis - 1))), i32)
+    turned = cast(cast(q, i32) * signs, q.dtype)
+    zeros = const(np.zeros(factor.shape, q.dtype.numpy))
+    return Dequantize(axis)(turned, broadcast_to(abs(factor) * scale, factor.shape), zeros)

@@ -70,6 +70,12 @@ PRECISION = (
     ),
     Fault(
         "nncompile/passes/normalization_folding.py",
+        "turned = cast(cast(q, i32) * signs, q.dtype)",
+        "turned = q",
+        AWARE,
+    ),
+    Fault(
+        "nncompile/passes/normalization_folding.py",
         "known[v] = type(v.op) is not Dequantize and all(known[a] for a in v.args)",
         "known[v] = all(known[a] for a in v.args)",
         AWARE,
