@@ -21,6 +21,7 @@ from nncompile.diagnostics.errors import ProviderError
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import apply
 from nncompile.ir.types import f64
+from nncompile.runtime import Session
 from nncompile.runtime.cuda.failures import cuda_failure
 from nncompile.runtime.cuda.kernels import has_kernel, table
 from nncompile.runtime.cuda.model import OnCuda
@@ -235,6 +236,26 @@ def test_weights_beside_a_file_are_found(tmp_path: Path) -> None:
     assert isinstance(source, bytes)
     session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
     np.testing.assert_array_equal(session.run(None, {"x": np.zeros(4, np.int64)})[0], [-1, 0, 1, 2])
+
+
+def test_what_has_no_elements_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA refuses it."""
+    summed = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])]
+    graph = helper.make_graph([summed], "g", infos, [helper.make_tensor_value_info("y", 1, [])])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = Session(made, threads=1)
+    session._for_empty = made  # as that on CUDA
+
+    class Cuda:
+        @staticmethod
+        def run(names: Any, feeds: Any, options: Any) -> list[Any]:
+            assert all(x.size for x in feeds.values())
+            return [np.float32(3)]
+
+    monkeypatch.setattr(session, "onnxruntime", Cuda)
+    assert session.run({"x": np.zeros(0, np.float32)})["y"] == 0
+    assert session.run({"x": np.zeros(2, np.float32)})["y"] == 3
 
 
 def test_files_that_are_no_models_are_left_to_onnxruntime(tmp_path: Path) -> None:

@@ -241,7 +241,8 @@ class CompiledStep(Stages):
             return self._step_for(kernels, self.sizes(shapes))
 
         options = (not first.fits, self.sizes, suited, profile, after, native, in_place)
-        return StepRunner(first.content, state, providers, threads, *options)
+        model = first.content
+        return StepRunner(model, state, providers, threads, *options, metrics_on_host=True)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata: what maps each state input to the output with its next value, and what

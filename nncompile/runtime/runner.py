@@ -80,7 +80,9 @@ class StepRunner:
     takes the place of that runner, of a step with other states: it goes on counting its steps, and
     `undo` and `before` give the state before its last one. With `in_place`, a step writes over what
     nothing reads later in it, such as the slots of Adam, and cannot be undone: the state takes a
-    third less memory, or half where gradients are clipped. The other options are those of
+    third less memory, or half where gradients are clipped. On a GPU metrics stay there until they
+    are asked for; with `metrics_on_host` each step ends with a copy of them, which takes less time
+    where they are read after every step. The other options are those of
     `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
     state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
@@ -100,6 +102,7 @@ class StepRunner:
         after: StepRunner | None = None,
         native: bool | None = None,
         in_place: bool = False,
+        metrics_on_host: bool = False,
     ) -> None:
         self.in_place = in_place
         step, given = step_of(model, state)
@@ -131,10 +134,12 @@ class StepRunner:
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
-        # They stay on the device until they are asked for.
+        on_host = ("cpu", 0) if metrics_on_host else self.session.device
+        # Of bfloat16 they are where `array_of` can read them.
+        places = {p: ("cpu", 0) if p.dtype == bf16.numpy else on_host for p in self._results}
         self._fixed = {
-            p.name: buffer_of(np.zeros(p.shape, p.dtype), self._device_of_result(p))
-            for p in self._results
+            p.name: buffer_of(np.zeros(p.shape, p.dtype), place)
+            for p, place in places.items()
             if p.is_static
         }
         self._free = [p.name for p in self._results if not p.is_static]
@@ -332,10 +337,6 @@ class StepRunner:
     def _device_of(self, name: str) -> tuple[str, int]:
         """Where the buffer of an input is made."""
         return self.session.device_of_input(name) or self.session.device
-
-    def _device_of_result(self, port: Port) -> tuple[str, int]:
-        """Where the buffer of an output is made that is not state; see `array_of`."""
-        return ("cpu", 0) if port.dtype == bf16.numpy else self.session.device
 
     def _allocate(self, batch: Mapping[str, Array]) -> BatchInputs:
         """Makes ready for batches like this one."""

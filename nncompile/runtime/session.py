@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -153,6 +153,8 @@ class Session:
         check_started(resolved, self.onnxruntime.get_providers())
         if on_cuda is not None:
             on_cuda.tell(self.onnxruntime, self.name, strict)
+        # CUDA refuses to reduce what has no elements, or ends the process over it.
+        self._for_empty = None if on_cuda is None else model
         self.device = device_of(resolved)
         try:
             self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
@@ -199,6 +201,8 @@ class Session:
             )
         if not names:
             return {}
+        if self._for_empty is not None and any(x.size == 0 for x in arrays.values()):
+            return self._of_empty.run(feeds, outputs)
         try:
             if self._binds:
                 results = run_bound(self.onnxruntime, arrays, names)
@@ -214,6 +218,12 @@ class Session:
             raise self.failure(RuntimeError("there is not enough memory"), arrays) from None
         # onnxruntime gives a 0-d result as a numpy scalar.
         return {name: np.asarray(x) for name, x in zip(names, results, strict=True)}
+
+    @cached_property
+    def _of_empty(self) -> Session:
+        """The model on the CPU."""
+        assert self._for_empty is not None
+        return Session(self._for_empty, threads=1)
 
     def device_of_input(self, name: str) -> tuple[str, int] | None:
         """The device type and number where the session reads that input: also on a GPU it reads

@@ -97,7 +97,7 @@ def opened(
     if METADATA_KEY not in session.metadata:
         return ServedModel(name, session, rows)
     del session
-    runner = StepRunner(str(file), state, provider, threads)
+    runner = StepRunner(str(file), state, provider, threads, metrics_on_host=True)
     return ServedStep(name, file, state, save, runner)
 
 
