@@ -12,84 +12,39 @@ from dsl import (
     BatchNorm,
     Dense,
     Dropout,
-    accuracy,
     cross_entropy,
-    f1_score,
     f32,
     flatten,
     i64,
-    model,
     relu,
     reshape,
 )
-from nncompile import CompileError, compile_step, compose, evaluate, f64, training
+from nncompile import CompileError, compile_step, compose, evaluate, f64
 from nncompile.diagnostics.errors import ModelError, ProcessError, TrainingError
 from nncompile.optim import adam, sgd
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.runner import share
 from nncompile.program.first_row import FIRST_ROW
-from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.recipe import minimize
 from nncompile.program.reductions import Reduction
 from nncompile.program.shared_statistics import stages_of
 from nncompile.runtime.feeds import Port
 from nncompile.train import RunDirectory, Trainer
+from tests.parallel_checks import (
+    ROWS,
+    assert_same,
+    checked,
+    classifier,
+    data,
+    fitted,
+    plain,
+    recipe,
+    together,
+)
 from tests.reduced_steps import parts_of, reduced
 from tests.rooms import ROOT
 from tests.thread_groups import ThreadGroup, in_threads
-
-ROWS = 43
-
-
-def data(seed: int = 0) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    image = rng.normal(size=(ROWS, 6)).astype(np.float32)
-    return {"image": image, "label": rng.integers(0, 3, ROWS)}
-
-
-def classifier(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
-    hidden = image >> Dense(16, relu, name="hidden") >> Dropout(0.3)
-    logits = hidden >> Dense(3, name="out")
-    loss = cross_entropy(logits, label, ignore_index=0)
-    return {
-        "loss": loss,
-        "accuracy": accuracy(logits, label),
-        "f1": f1_score(logits, label, "macro"),
-    }
-
-
-def plain(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
-    return {"loss": cross_entropy(image >> Dense(3, name="out"), label)}
-
-
-def recipe(function: Any = classifier, **options: Any) -> Recipe:
-    # Batches of 7 of 43 rows: the last has one, of which all processes but one get none.
-    return training(model(function), **{"optimizer": sgd(0.1, 0.9), "batch_size": 7, **options})
-
-
-def fitted(trainer: Trainer, **options: Any) -> Trainer:
-    trainer.fit(data(), verbose=0, **{"epochs": 2, **options})
-    return trainer
-
-
-def together(size: int, compiled: Any, **options: Any) -> list[Trainer]:
-    """Trainers that were fitted together."""
-    compiled.content("gradient"), compiled.content("following")
-    return checked(
-        in_threads(size, lambda p: fitted(Trainer(compiled, threads=1, parallel=p), **options))
-    )
-
-
-def checked(results: list[Any]) -> list[Any]:
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    for name, x in expected.items():
-        np.testing.assert_allclose(actual[name], x, 2e-6, 1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(

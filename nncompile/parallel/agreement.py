@@ -57,6 +57,8 @@ class Agreement:
             if self._processes.said(here).count(here) < self._processes.size:
                 self._processes.follow_first(trainer)
         self._check_state(trainer)
+        if fitting.feeder.whole is not None:
+            fitting.feeder.whole.is_shared = True
         yield
 
     def on_epoch(self, event: Event) -> None:

@@ -75,12 +75,11 @@ class ReducedStepRunner(StepRunner):
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step of all processes on `batch`, which each of them has."""
-        arrays = check_feeds(self.ports, batch)
         model = self._source.recipe.trained_model
-        cut = [n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples]
-        count = next((len(arrays[n]) for n in cut if n in arrays), 1)
+        cut = {n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples}
+        count = next((len(batch[n]) for n in cut if n in batch), 1)
         span = share(count, self._processes.rank, self._processes.size) if cut else (0, 1)
-        given = self._given(arrays, set(cut), *span)
+        given = self._given(batch, cut, *span)
         losses = self._losses(given)
         self._processes.meet()
         self._whole = self._reducing.reduced(given, self._old)
@@ -89,7 +88,7 @@ class ReducedStepRunner(StepRunner):
         whole = {names.get(name, name): x for name, x in self._whole.items()}
         super().step({p.name: whole[p.name] for p in self._batch_ports})
         if self._needs_parts:
-            self._whole |= self._composed(arrays, count)
+            self._whole |= self._composed(batch, count)
 
     def metrics(self) -> dict[str, Array]:
         """The metrics of the last step on the whole batch, and what they are computed of."""
@@ -100,7 +99,7 @@ class ReducedStepRunner(StepRunner):
     def _needs_parts(self) -> bool:
         return not self._source.model.metrics.keys() <= self._source.reductions.by_name.keys()
 
-    def _composed(self, batch: Mapping[str, Array], count: int) -> dict[str, Any]:
+    def _composed(self, batch: Mapping[str, Any], count: int) -> dict[str, Any]:
         """The metrics that are computed of several parts."""
         sums = Sums(self._source.accumulation, self._source.model.inputs)
         sums.add(batch, self._whole, count)
@@ -113,10 +112,11 @@ class ReducedStepRunner(StepRunner):
         return self.look([path])[path]
 
     def _given(
-        self, arrays: Mapping[str, Array], cut: set[str], first: int, last: int
+        self, batch: Mapping[str, Any], cut: set[str], first: int, last: int
     ) -> dict[str, Array] | None:
         """The outputs of the gradient half that are not computed in place; None without rows."""
-        shard = {n: x[first:last] if n in cut else x for n, x in arrays.items()}
+        rows = {n: x[first:last] if n in cut else x for n, x in batch.items()}
+        shard = check_feeds(self.ports, rows)
         if any(port.name == FIRST_ROW for port in self._half.inputs):
             shard[FIRST_ROW] = np.array(first, np.int64)
         if isinstance(self._half, StagedHalf):

@@ -15,6 +15,7 @@ from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.joining import joined
+from nncompile.train.parallel import Parallel
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sums import Sums
@@ -55,12 +56,19 @@ class Evaluation:
             **options,
         )
 
-    def metrics(self, feeder: Feeder, state: State) -> dict[str, Any]:
-        """Each metric over all batches, by name. Raises `FeedError` where there are none."""
+    def metrics(
+        self, feeder: Feeder, state: State, parallel: Parallel | None = None
+    ) -> dict[str, Any]:
+        """Each metric over all batches, by name; of several processes each computes some of them.
+        Raises `FeedError` where there are none."""
         state_inputs = _state_inputs(self._metrics, state)
         sums = Sums(self.step.source.evaluation, self.model.inputs)
-        for batch in feeder.epoch():
+        for i, batch in enumerate(feeder.epoch()):
+            if parallel is not None and i % parallel.size != parallel.rank:
+                continue
             sums.add(batch, self._metrics.run({**batch, **state_inputs}), feeder.examples(batch))
+        if parallel is not None:
+            sums = sums.joined(parallel.said(sums.stored()))
         if not sums.added.examples:
             raise FeedError("no batch to evaluate on")
         return sums.results()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -97,6 +97,21 @@ class Sums:
         added = Added(batches, examples, dict(totals or {}), dict(weights or {}), parts)
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
         return cls(plan, inputs, added, arrays)
+
+    def joined(self, others: Sequence[Mapping[str, Any]]) -> Sums:
+        """The sums of several parts of the batches, each as it is `stored`."""
+        totals: dict[str, Any] = {}
+        weights: dict[str, float] = {}
+        pools: dict[str, list[Array]] = {}
+        for part in others:
+            for name, x in part["totals"].items():
+                totals[name] = totals.get(name, 0.0) + np.asarray(x, np.float64)[()]
+                weights[name] = weights.get(name, 0.0) + part["weights"][name]
+            for name, text in part["pools"].items():
+                pools.setdefault(name, []).append(_array(text))
+        examples = sum(part["examples"] for part in others)
+        added = Added(len(others), examples, totals, weights, len(others))
+        return Sums(self.plan, self.inputs, added, pools)
 
     def _counted(self, batch: Mapping[str, Any], examples: int) -> dict[str, float | None]:
         """What the batch weighs in each part: a total once, a mean as often as it says, and

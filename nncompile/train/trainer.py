@@ -239,7 +239,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
                 self._weigh_examples()
             ports = ports_of(self.model, loop.runner)
             feeder, held_out = given.feeders(self.compiled, ports, self._evaluation)
-            validate = None if held_out is None else partial(self._evaluation.metrics, held_out)
+            metrics = partial(self._evaluation.metrics, parallel=self.parallel)
+            validate = None if held_out is None else partial(metrics, held_out)
             watchers = Watchers(self, told_here(self.parallel, displayed(callbacks, verbose)))
             names = list(self.model.metrics)
             watchers.check_monitored(

@@ -42,6 +42,18 @@ PARALLEL = (
         "tests/test_parallel.py",
     ),
     Fault(
+        "nncompile/parallel/agreement.py",
+        "            fitting.feeder.whole.is_shared = True\n",
+        "            pass\n",
+        "tests/test_parallel_data.py",
+    ),
+    Fault(
+        "nncompile/train/sums.py",
+        'weights.get(name, 0.0) + part["weights"][name]',
+        "weights.get(name, 0.0) + 1",
+        "tests/test_parallel_data.py",
+    ),
+    Fault(
         "nncompile/parallel/processes.py",
         "            self._tell(error)\n",
         "            pass\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from nncompile.runtime.feeds import Port, describe
 from nncompile.train.sources.arrays import Rows, StoredArray
 from nncompile.train.sources.batches import Order
 from nncompile.train.sources.casting import Cast
+from nncompile.train.sources.later import LaterRows
 
 _BLOCK = 64  # small batches that are gathered at once: one at a time costs more than their step
 _BLOCK_BYTES = 2**24  # and no more than that, beyond one batch
@@ -34,6 +36,7 @@ class WholeData:
         size: int,
     ) -> None:
         self.size = size
+        self.is_shared = False  # by processes, each of which takes its rows of a batch
         self.shapes = {name: x.shape for name, x in rows.items()}
         self._casts = casts
         self._rows = {name: x for name, x in rows.items() if name in cut}
@@ -75,6 +78,9 @@ class WholeData:
             yield from islice([dict(self._uncut)], skip, None)
             return
         chosen = None if order is None else np.random.default_rng(order).permutation(self.count)
+        if self.is_shared:
+            yield from self._later(chosen, skip)
+            return
         batch_bytes = self.size * self._row_bytes
         fitting = 1 if batch_bytes >= BOUND else _BLOCK_BYTES // max(batch_bytes, 1)
         block = self.size * min(_BLOCK, max(1, fitting))
@@ -85,6 +91,24 @@ class WholeData:
             for first in range(0, stop - start, self.size):
                 rows = slice(first, first + self.size)
                 yield {n: x[rows] if n in self._rows else x for n, x in taken.items()}
+
+    def _later(self, chosen: Array | None, skip: int) -> Iterator[dict[str, Any]]:
+        """The batches of one epoch, whose rows are not taken yet."""
+        rows = np.arange(self.count) if chosen is None else chosen
+        dtypes = {n: x.dtype for n, x in self.taken(slice(0, 0)).items()}
+        for start in range(skip * self.size, self.count, self.size):
+            span = rows[start : start + self.size]
+            later = {
+                n: LaterRows(
+                    partial(self._row_part, n, span, start), (len(span), *x.shape[1:]), dtypes[n]
+                )
+                for n, x in self._rows.items()
+            }
+            yield {n: later[n] if n in later else self._uncut[n] for n in self._names}
+
+    def _row_part(self, name: str, chosen: Array, first: int, part: slice) -> Array:
+        """A part of the chosen rows of an input."""
+        return self._cast(name, _taken(self._rows[name], chosen[part]), first)
 
     def sample(self) -> dict[str, Array]:
         """A batch of the first examples."""

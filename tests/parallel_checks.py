@@ -1,0 +1,67 @@
+"""Trainings of several processes, which are threads: models, data, and helpers of their tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dsl import Dense, Dropout, accuracy, cross_entropy, f1_score, f32, i64, model, relu
+from nncompile import training
+from nncompile.optim import sgd
+from nncompile.program.recipe import Recipe
+from nncompile.train import Trainer
+from tests.thread_groups import in_threads
+
+ROWS = 43
+
+
+def data(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(ROWS, 6)).astype(np.float32)
+    return {"image": image, "label": rng.integers(0, 3, ROWS)}
+
+
+def classifier(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+    hidden = image >> Dense(16, relu, name="hidden") >> Dropout(0.3)
+    logits = hidden >> Dense(3, name="out")
+    loss = cross_entropy(logits, label, ignore_index=0)
+    return {
+        "loss": loss,
+        "accuracy": accuracy(logits, label),
+        "f1": f1_score(logits, label, "macro"),
+    }
+
+
+def plain(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+    return {"loss": cross_entropy(image >> Dense(3, name="out"), label)}
+
+
+def recipe(function: Any = classifier, **options: Any) -> Recipe:
+    # Batches of 7 of 43 rows: the last has one, of which all processes but one get none.
+    return training(model(function), **{"optimizer": sgd(0.1, 0.9), "batch_size": 7, **options})
+
+
+def fitted(trainer: Trainer, **options: Any) -> Trainer:
+    trainer.fit(data(), verbose=0, **{"epochs": 2, **options})
+    return trainer
+
+
+def together(size: int, compiled: Any, **options: Any) -> list[Trainer]:
+    """Trainers that were fitted together."""
+    compiled.content("gradient"), compiled.content("following")
+    return checked(
+        in_threads(size, lambda p: fitted(Trainer(compiled, threads=1, parallel=p), **options))
+    )
+
+
+def checked(results: list[Any]) -> list[Any]:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    for name, x in expected.items():
+        np.testing.assert_allclose(actual[name], x, 2e-6, 1e-6, err_msg=name)

@@ -1,0 +1,90 @@
+"""The data of several processes: each reads its rows alone, and evaluates some of the batches."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from dsl import Dense, f32, i64, mse, roc_auc, total
+from nncompile import compile_step, compose, evaluate
+from nncompile.parallel.processes import Processes
+from nncompile.train import Trainer
+from nncompile.train.sources.later import LaterRows
+from nncompile.train.sums import Sums
+from tests.parallel_checks import ROWS, checked, data, plain, recipe
+from tests.thread_groups import in_threads
+
+
+def ranked(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+    score = image >> Dense(1, name="out")
+    target = (label > 0).astype(f32)
+    hits = total(target.sum())
+    ranking = roc_auc(score[:, 0], label > 0)
+    return {"loss": mse(score[:, 0], target), "hits": hits, "ranking": ranking}
+
+
+class Read:
+    """An array in a file, which counts the rows that are read of it."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.shape, self.dtype, self.rows = array, array.shape, array.dtype, 0
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: Any) -> Any:
+        found = self.array[rows]
+        self.rows += len(found)
+        return found
+
+
+def test_each_process_reads_its_rows_alone() -> None:
+    """Of batches of 10, 10, 10, 10 and 3 rows, but for the first of them."""
+    compiled = compile_step(recipe(plain, batch_size=10))
+    compiled.content("gradient"), compiled.content("following")
+
+    def work(processes: Processes) -> int:
+        stored = {name: Read(x) for name, x in data().items()}
+        before: list[int] = []
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        first = lambda event: before.append(stored["image"].rows) if event.step == 1 else None  # noqa: E731
+        trainer.fit(stored, epochs=1, verbose=0, callbacks=first)
+        return stored["image"].rows - before[0]
+
+    assert checked(in_threads(3, work)) == [
+        10,
+        10,
+        13,
+    ]
+
+
+def test_rows_are_taken_when_they_are_looked_at() -> None:
+    numbers = np.arange(12).reshape(6, 2)
+    rows = LaterRows(lambda part: numbers[part], numbers.shape, numbers.dtype)
+    assert (rows.shape, rows.ndim, rows.size, len(rows)) == ((6, 2), 2, 12, 6)
+    np.testing.assert_array_equal(rows[2:4], numbers[2:4])
+    np.testing.assert_array_equal(rows[[0, 5]], numbers[[0, 5]])
+    np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
+    assert rows.dtype == np.asarray(rows).dtype
+
+
+def test_sums_of_parts_are_those_of_all_batches() -> None:
+    step = compose(recipe(ranked))
+    state, examples = step.initial(0), data()
+    batches = [{n: x[i : i + 9] for n, x in examples.items()} for i in range(0, ROWS, 9)]
+
+    def added(chosen: list[Any]) -> Sums:
+        sums = Sums(step.evaluation, step.model.inputs)
+        for batch in chosen:
+            sums.add(batch, evaluate(step.evaluate, {**state, **batch}), len(batch["label"]))
+        return sums
+
+    whole = added(batches)
+    parts = [json.loads(json.dumps(added(x).stored())) for x in (batches[1::2], batches[::2], [])]
+    joined = whole.joined(parts)
+    assert joined.results().keys() == whole.results().keys() == {"loss", "hits", "ranking"}
+    for name, x in whole.results().items():
+        np.testing.assert_allclose(joined.results()[name], x, 1e-12)
+    assert joined.added.examples == ROWS
