@@ -208,3 +208,12 @@ def test_the_command_says_what_a_file_has_lost(tmp_path: Path) -> None:
     assert "'hed' matches no layer" in fails("compile", net, *options, "--skip", "hed")
     step = ("--precision", "bf16", "--emulate", "--to", "step", "-o", tmp_path / "step.onnx")
     succeeds("compile", net, *step)
+
+
+def test_the_file_of_another_framework_is_quantized(seen: Any, tmp_path: Path) -> None:
+    (path,) = seen.export(tmp_path / "net.onnx")
+    np.savez(tmp_path / "seen.npz", image=squares(64)["image"])
+    options = ("--precision", "int8", "-o", tmp_path / "int8.onnx")
+    text = succeeds("compile", path, *options, "--calibrate", tmp_path / "seen.npz")
+    assert "dB" in text and "largest score" in text and "loss" not in text  # without labels
+    assert "--calibrate DATA" in fails("compile", path, *options)

@@ -162,8 +162,9 @@ def compile(
     print_files(*paths)
     if to == "web":
         out.print(f"python -m http.server -d {output} shows it on http://localhost:8000")
-    is_measured = to == "onnx" and stored != "f32" and weights is not None
-    lost = print_report(declared, output, weights) if is_measured else None
+    has_weights = weights is not None or has_numbers(declared.model)
+    is_measured = to == "onnx" and stored != "f32" and has_weights
+    lost = print_report(declared, output, weights, calibration) if is_measured else None
     untrained = to in INFERENCE and params is None and not has_numbers(declared.model)
     if untrained and not initial:
         typer.echo(

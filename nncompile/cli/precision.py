@@ -59,13 +59,18 @@ def _some(arrays: dict[str, Array]) -> dict[str, Array]:
     return {n: np.asarray(x)[rows] if len(x) == count else x for n, x in arrays.items()}
 
 
-def print_report(declared: Declared, file: Path, params: Any) -> PrecisionReport | None:
-    """Prints what the file has lost on the data that are held out, or trained on; nothing where the
-    model file declares none."""
+def print_report(
+    declared: Declared, file: Path, params: Any, calibration: dict[str, Array] | None
+) -> PrecisionReport | None:
+    """Prints what the file has lost on the data that are held out, or trained on, or that ranges
+    were measured on; nothing where there are none."""
     data = data_or_none(declared)
     if data is None:
+        held_out = calibration
+    else:
+        held_out = data.train if data.validation is None else data.validation
+    if held_out is None:
         return None
-    held_out = data.train if data.validation is None else data.validation
     report = precision_report(declared.model, file, held_out, params)
     out.print(str(report))
     return report

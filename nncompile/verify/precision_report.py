@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.backends.onnx import to_model
-from nncompile.compiler.adapters import Trained
+from nncompile.compiler.adapters import Trained, has_numbers
 from nncompile.compiler.export import export
 from nncompile.compiler.inference_files import batches_of
 from nncompile.diagnostics.errors import FeedError, ModelError
@@ -89,8 +89,8 @@ def precision_report(
     params: Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> PrecisionReport:
     """Compares a file that `export` wrote with another precision to the float32 model, on data: the
-    arrays of all inputs by name, or several such batches. The weights are those of a trainer, or
-    `params`, which must be those of the file.
+    arrays of all inputs by name, or several such batches. The weights are those of a trainer, of an
+    ONNX file that was loaded, or `params`, which must be those of the file.
 
     Metrics are computed of what a file predicts; those that follow from something else are left
     out, and so are all where the data lack an input of theirs. Raises `FeedError` for data that do
@@ -99,7 +99,7 @@ def precision_report(
         params = source.state if params is None else params
         source = source.recipe
     model = source.model if isinstance(source, Recipe) else source
-    if params is None:
+    if params is None and not has_numbers(model):
         raise ModelError(
             f"the file is compared with the weights of {model.name}, which are not given",
             hint="precision_report(trainer, path, data), or params=trainer.state",
@@ -118,7 +118,9 @@ def precision_report(
         fed = {port.name for port in Session(exact).inputs}
         cut = [{n: x for n, x in batch.items() if n in fed} for batch in batches]
         errors = layer_errors(exact, Path(path), cut)
-    state = params if isinstance(params, Mapping) else load_state(params)[0]
+    state = params or {}
+    if not isinstance(state, Mapping):
+        state = load_state(state)[0]
     before, after = (_metrics(model, batches, found, state) for found in predictions)
     pairs = {name: (x, after[name]) for name, x in before.items()}
     return PrecisionReport(pairs, *_compared(*predictions), sizes, tuple(errors))
