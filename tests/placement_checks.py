@@ -8,7 +8,7 @@ from nncompile.runtime.cuda.placement import predicted
 from nncompile.runtime.cuda.spelling import spelled
 from nncompile.runtime.cuda.spellings import SPELLINGS
 
-_BITS = "CUDA has no kernels of bits, and one of arithmetic takes some nodes for each bit"
+_BITS = "CUDA has no kernels of bits; arithmetic of two that are data takes nodes for each bit"
 # The operators that stay on the CPU, of which element types, and why.
 ALLOWED = {
     "BitwiseAnd": ("i8 u8 i16 u16 i32 u32 i64 u64", _BITS),

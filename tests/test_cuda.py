@@ -120,6 +120,32 @@ def test_integers_keep_all_their_digits(
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ["i1", "u1", "i4", "u4", "i8", "u8"])
+def test_bits_with_a_constant(name: str) -> None:
+    limits = np.iinfo(name)
+    rng = np.random.default_rng(0)
+    x = rng.integers(limits.min, limits.max, 50, name, endpoint=True)
+    masks = [
+        0,
+        1,
+        6,
+        limits.max,
+        limits.min,
+        0b101101,
+        *rng.integers(limits.min, limits.max, 5, name),
+    ]
+    operators = {"And": np.bitwise_and, "Or": np.bitwise_or, "Xor": np.bitwise_xor}
+    for operator, function in operators.items():
+        for mask in np.array(masks, name):
+            plain = one_node(f"Bitwise{operator}", x, mask)
+            plain.graph.initializer.append(onnx.numpy_helper.from_array(mask, "x1"))
+            del plain.graph.input[1]
+            changed, is_changed = spelled(plain, SPELLINGS)
+            assert is_changed and not predicted(changed)
+            found = computed(changed, {"x0": x})[0]
+            np.testing.assert_array_equal(found, function(x, mask), f"{operator} {mask}")
+
+
 def test_kernels_are_known_by_version_and_type() -> None:
     assert has_kernel("Equal", 21, (i64, i64), {}) and not has_kernel("Tan", 21, (f32,), {})
     assert has_kernel("Sin", 21, (f64,), {}) and not has_kernel("MatMul", 21, (i64, i64), {})
@@ -184,11 +210,11 @@ def test_nodes_of_native_kernels_keep_their_lines() -> None:
 
 
 @model
-def masked_bits(x=i64["batch"], y=f32["batch"]):
-    return {"bits": x & 6, "twice": 2 * y}
+def masked_bits(x=i64["batch"], z=i64["batch"], y=f32["batch"]):
+    return {"bits": x & z, "twice": 2 * y}
 
 
-place = line_of(__file__, "x & 6")
+place = line_of(__file__, "x & z")
 
 
 def test_nodes_on_the_cpu_are_named_with_their_line() -> None:

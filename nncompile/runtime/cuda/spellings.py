@@ -6,6 +6,7 @@ numbers. Integers go through float64 where that holds all that occurs, or in two
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import log, pi
 
@@ -127,12 +128,45 @@ def _not(w: Writer) -> str | None:
     return w.Sub(w.scalar(ones, dtype), w.inputs[0])
 
 
-def _exclusive_or(w: Writer) -> str | None:
-    """With the sign bit alone it is a sum, which wraps round."""
+def _with_constant_bits(w: Writer) -> str | None:
+    """With a constant m: x | m is x + m − (x & m), and x ^ m is x + m − 2·(x & m), which wrap
+    round."""
+    constants = [w.number_of(name) for name in w.inputs]
     dtype = w.dtype
-    if dtype is None or not any(w.number_of(n) == np.iinfo(dtype.numpy).min for n in w.inputs):
+    if dtype is None or constants.count(None) != 1:
         return None
-    return w.Add(*w.inputs)
+    x, mask = w.inputs[constants.index(None)], int(constants[constants[0] is None])
+    wide = dtype if dtype is u64 else i64
+    x = x if dtype is wide else w.cast(x, wide)
+    both = _masked(w, x, mask, wide)
+    if w.node.op_type != "BitwiseAnd":
+        twice = w.Add(both, both) if w.node.op_type == "BitwiseXor" else both
+        both = w.Sub(w.Add(x, w.scalar(mask, wide)), twice)
+    return both if dtype is wide else w.cast(both, dtype)
+
+
+def _masked(w: Writer, x: str, mask: int, dtype: DType) -> str:
+    """x & mask: for each run of ones in the mask, the low bits up to its end less those below."""
+    ones = [k for k in range(64) if mask >> k & 1]
+    starts = [k for k in ones if k - 1 not in ones]
+    ends = [k + 1 for k in ones if k + 1 not in ones]
+    parts = [
+        w.Sub(_low_bits(w, x, b, dtype), _low_bits(w, x, a, dtype))
+        if a
+        else _low_bits(w, x, b, dtype)
+        for a, b in zip(starts, ends, strict=True)
+    ]
+    return functools.reduce(w.Add, parts) if parts else w.Sub(x, x)
+
+
+def _low_bits(w: Writer, x: str, count: int, dtype: DType) -> str:
+    """The lowest bits of 64, as a number that is not negative unless it is all of them."""
+    if count == 64:
+        return w.Add(x, w.scalar(0, dtype))
+    if count == 63 and dtype is i64:  # 2⁶³ is none of its numbers
+        is_negative = w.Less(x, w.scalar(0, i64))
+        return w.Where(is_negative, w.Sub(x, w.scalar(-(2**63), i64)), x)
+    return w.Mod(x, w.scalar(2**count, dtype))
 
 
 # Functions of real numbers, within some units in the last place.
@@ -248,7 +282,7 @@ SPELLINGS: dict[str, Spelling] = {
     "MatMul": _product,
     "ConvTranspose": _uneven,
     "BitwiseNot": _not,
-    "BitwiseXor": _exclusive_or,
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor"), _with_constant_bits),
     **{
         name: _formula(make)
         for name, make in {
