@@ -51,6 +51,8 @@ def replace(
     """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
     of dimensions; everything that depends on them is made anew, at its old location (or that which
     `location` gives). A size that depends on data is another one for other data."""
+    if not sizes and location is None and (results := _replaced(outputs, new)) is not None:
+        return results
     sizes = dict(sizes or {})
 
     def make(v: Value, args: list[Value]) -> Value:
@@ -62,6 +64,22 @@ def replace(
         return (op.at(renamed) if renamed else op).rebuild(*args)
 
     return transformed(outputs, make, new, location)
+
+
+def _replaced(outputs: Sequence[Value], new: Mapping[Value, Value]) -> list[Value] | None:
+    """The same of values alone: what depends on none of them is not even looked at. None where
+    sizes get other names, too."""
+    table = current_locations()
+    final = dict(new)
+    changed = {old for old, value in new.items() if value is not old}
+    for v in toposort(outputs):
+        if v not in final and not changed.isdisjoint(v.args):
+            if v.op.makes:
+                return None
+            with located(table.location(v)):
+                final[v] = v.op.rebuild(*[final.get(a, a) for a in v.args])
+            changed.add(v)
+    return [final.get(v, v) for v in outputs]
 
 
 def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from nncompile.ir.broadcasting import Expand, broadcast_to
@@ -47,25 +46,34 @@ def _merged_within(outputs: Sequence[Value]) -> list[Value]:
 def _merged(graph: Graph, needed: dict[Body, tuple[int, ...]]) -> dict[Value, Value] | None:
     """The results of one group of loops that are the same but for what they stack, by those of a
     loop that stacks it all; None where there is no such group. `needed` is what is known of bodies:
-    which arguments the next carries need."""
+    which arguments the next carries need.
+
+    The first loops come first: what is behind them is made anew, so it is opened only then.
+    """
+    similar: dict[object, list[Value]] = {}
+    for v in graph.nodes:
+        if isinstance(v.op, Scan):
+            similar.setdefault(_carried(v, needed), []).append(v)
+    for scans in similar.values():
+        for group in _groups(scans) if len(scans) > 1 else ():
+            if len(group) > 1:
+                return _joined(group)
+    return None
+
+
+def _groups(scans: Sequence[Value]) -> Iterable[list[tuple[Value, Loop]]]:
+    """Loops with the same carries, none of which needs another one; with their bodies open, in
+    which the same names are the same things."""
     groups: dict[object, list[tuple[Value, Loop]]] = {}
     numbers: dict[Value, int] = {}
-    scans = [v for v in graph.nodes if isinstance(v.op, Scan)]
-    carried = {v: _carried(v, needed) for v in scans}
-    several = Counter(carried.values())
     for v in scans:
-        if several[carried[v]] == 1:
-            continue
         loop = _in_common_names(v, numbers)
         key = (loop.reverse, loop.length, _ids(loop.initial), _ids(loop.following))
         group = groups.setdefault(key, [])
         known = {member for member, _ in group}
-        if known.isdisjoint(toposort(v.args)):
+        if not known or known.isdisjoint(toposort(v.args)):
             group.append((v, loop))
-    for group in groups.values():
-        if len(group) > 1:
-            return _joined(group)
-    return None
+    return groups.values()
 
 
 def _carried(v: Value, needed: dict[Body, tuple[int, ...]]) -> object:

@@ -165,9 +165,12 @@ def opened(
     op: Any = value.op
     count = op.carries + op.elements
     stem = value.digest.hex()
-    binders = [binder(f"{stem} {i}", v.type) for i, v in enumerate(op.body.formals[:count])]
-    carried = tuple(binders[: op.carries] if carries is None else carries)
-    rows = tuple(binders[op.carries :] if elements is None else elements)
+
+    def own(first: int, end: int) -> list[Value]:
+        return [binder(f"{stem} {i}", op.body.formals[i].type) for i in range(first, end)]
+
+    carried = tuple(own(0, op.carries) if carries is None else carries)
+    rows = tuple(own(op.carries, count) if elements is None else elements)
     outside = value.args[count:] if free is None else free
     inside = dict(zip(op.body.formals, (*carried, *rows, *outside), strict=True))
     loop = Loop(
