@@ -53,9 +53,13 @@ class Sizes(Nodes):
         if self.parent:
             with self._at_parent() as parent:
                 return parent.dim(size)
-        if size in self._vectors:  # of a vector, the number of elements is the size
-            return self.Size(self._vectors[size])
-        return self.Reshape(self._vector(size), self.ints([]))
+        is_plain = self._sizes.get(size, ())[2:] == (0, 1)
+        if size in self._vectors and not is_plain:  # of a vector, which has it as it is
+            vector = self.Shape(self._vectors[size])
+        else:
+            vector = self._vector(size)
+        # `Size` would be one node less, but not every runtime makes a tensor of it.
+        return self.Reshape(vector, self.ints([]))
 
     def shape(self, sizes: Sequence[Dim]) -> str:
         """A shape as a vector of i64: that of a value which has it, else put together."""
