@@ -77,6 +77,14 @@ def test_the_libraries_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "onnxruntime-gpu[cuda,cudnn]" in finding("libraries of CUDA").details[0]
 
 
+def test_tensorrt_is_tried_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_library", lambda name: None)
+    missing = doctor._without_tensorrt({}, "tensorrt")
+    assert missing is not None and missing.holds is None
+    assert doctor._without_tensorrt({"tensorrt-cu13": "10"}, "tensorrt") is None
+    assert doctor._without_tensorrt({}, "cuda") is None
+
+
 def test_a_provider_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def predict(_: object, provider: str) -> None:
         if provider == "cpu":

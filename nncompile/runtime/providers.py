@@ -6,7 +6,9 @@ Here both are a `ProviderError`, so that a figure measured "on the GPU" was meas
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from ctypes.util import find_library
 
 import onnxruntime as ort
 
@@ -90,9 +92,20 @@ def check_started(requested: Sequence[Resolved], running: Sequence[str]) -> None
         raise ProviderError(
             f"provider {short_name(missing[0])!r} did not start, although onnxruntime has it",
             rows=[("asked", _listing(n for n, _ in requested)), ("running", _listing(running))],
-            hint="check its driver and libraries (for cuda: the CUDA and cuDNN versions that "
-            f"onnxruntime {ort.__version__} was built for), or choose another provider",
+            hint=_way_to_start(missing[0]),
         )
+
+
+def _way_to_start(provider: str) -> str:
+    """What to do where a provider did not start."""
+    if provider != "CUDAExecutionProvider":
+        return "check its driver and libraries, or choose another provider"
+    if sys.platform.startswith("linux") and find_library("cuda") is None:
+        return "this machine has no NVIDIA driver (libcuda.so.1), which nvidia-smi comes with"
+    return (
+        "pip install 'nncompile[cuda]' brings the libraries of CUDA and cuDNN that onnxruntime "
+        f"{ort.__version__} was built for; nncompile doctor tells what is installed"
+    )
 
 
 def device_of(requested: Sequence[Resolved]) -> tuple[str, int]:

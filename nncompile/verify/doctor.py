@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from ctypes.util import find_library
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.resources import as_file, files
 
@@ -53,7 +54,7 @@ def examine() -> Iterator[Finding]:
     yield _compile_cache()
     declared = _example()
     for provider in available_providers():
-        yield _provider(declared, provider)
+        yield _without_tensorrt(installed, provider) or _provider(declared, provider)
     yield _steps(declared)
 
 
@@ -154,6 +155,15 @@ def _example() -> Declared:
         declared = load(file)
         assert declared.data is not None  # the template has data
         return declared
+
+
+def _without_tensorrt(installed: dict[str, str], provider: str) -> Finding | None:
+    """What is said of TensorRT, which onnxruntime-gpu has a provider for, where it is not there."""
+    if provider != "tensorrt" or any(name.startswith("tensorrt") for name in installed):
+        return None
+    if find_library("nvinfer") is not None:
+        return None
+    return Finding("provider tensorrt", None, "not tried: TensorRT is not installed")
 
 
 def _provider(declared: Declared, provider: str) -> Finding:
