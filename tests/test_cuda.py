@@ -100,6 +100,8 @@ WORDS = np.array(
         ("ReduceMax", (WORDS, np.array([1])), {"keepdims": 0}),
         ("ReduceMin", (WORDS, np.array([0])), {}),
         ("ReduceMax", (2**24 + np.arange(6, dtype=np.int32).reshape(2, 3), np.array([1])), {}),
+        ("ReduceMax", (np.zeros((2, 0), np.int32), np.array([1])), {}),
+        ("ReduceMin", (np.zeros((2, 0), np.int32), np.array([1])), {}),
         ("ArgMax", (WORDS,), {"axis": 1}),
         ("ArgMin", (WORDS,), {"axis": 1, "keepdims": 0}),
         ("Pad", (WORDS, np.array([0, 1, 1, 0]), np.array(2**61 + 1)), {}),

@@ -73,9 +73,23 @@ def _product(w: Writer) -> str | None:
 def _extreme(w: Writer) -> str | None:
     """The largest or least integer: of 64 bits the one of the largest high word, and among those
     with it of the largest low word."""
-    if w.dtype is not i64:
-        return _in_double(w) if w.dtype in _WORDS else None
-    return _extreme_words(w, w.node.op_type, *w.inputs[1:], **w.attributes)
+    if w.dtype is i64:
+        return _extreme_words(w, w.node.op_type, *w.inputs[1:], **w.attributes)
+    if w.dtype not in _WORDS:
+        return None
+    # Of no elements it is infinite there, and the end of the range here.
+    least, most = (0, 1) if w.dtype is boolean else _range(w.dtype)
+    result = w.with_inputs(lambda x: w.cast(x, f64))
+    if w.node.op_type == "ReduceMax":
+        result = w.Max(result, w.scalar(least, f64))
+    else:
+        result = w.Min(result, w.scalar(most, f64))
+    return w.back(result)
+
+
+def _range(dtype: DType) -> tuple[int, int]:
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min), int(limits.max)
 
 
 def _extreme_words(w: Writer, operator: str, *axes: str, **attributes: object) -> str | None:
