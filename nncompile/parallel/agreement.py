@@ -78,7 +78,8 @@ class Agreement:
                 )
 
     def _check_state(self, trainer: EventTrainer) -> None:
-        digests = {path: _digest(x) for path, x in trainer.state.items()}
+        state = trainer.snapshot(copied=False).state
+        digests = {path: _digest(x) for path, x in state.items()}
         whole = hashlib.blake2b(json.dumps(digests).encode(), digest_size=16).hexdigest()
         every = self._processes.said(whole)
         if len(set(every)) == 1:
@@ -137,7 +138,13 @@ def _spans(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _digest(array: Array) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=8).hexdigest()
+    """What tells arrays apart of which one was computed otherwise: of large ones, the sum of their
+    bits by words and the exclusive or, which take a fifth of the time of a hash."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    length = len(content) // 8 * 8
+    words = content[:length].view(np.uint64)
+    end = content[length:].tobytes().hex()
+    return f"{int(np.add.reduce(words)):016x}{int(np.bitwise_xor.reduce(words)):016x}{end}"
 
 
 def _holders(name: str, told: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

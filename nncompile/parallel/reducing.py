@@ -67,6 +67,7 @@ class Reducing:
                 (long if _is_long(port) else short).append(port)
         self._long = self._placed(long, np.float32, _LINE)
         self._short = self._placed(short, np.float64, 1)
+        self._are_long, self._are_short = ([p.name for p in x] for x in (long, short))
 
     def _placed(self, ports: Sequence[Port], dtype: Any, line: int) -> Array:
         sizes = [-(-int(np.prod(_shape(port))) // line) * line for port in ports]
@@ -90,18 +91,22 @@ class Reducing:
         What is not computed in place is `given`, and `old` gives the states that changes are added
         to."""
         for name, tensor in self._tensors.items():
-            if given is not None and not tensor.is_direct:
+            if given is None:
+                tensor.view[...] = 0
+            elif not tensor.is_direct:
                 tensor.view[...] = given[name]
-        weights = {} if given is None else self._weights()
+            if given is not None and tensor.rule.kind == "change":
+                tensor.view[...] -= old(name)
+        own = self._weights()
+        self._scale(self._are_short, own, dict.fromkeys(own, 1.0), 1)
+        self.group.allreduce(self._short)
+        # The weights of all are among the short ones: long ones are multiplied once.
+        totals = {name: total or 1.0 for name, total in self._weights().items()}
+        self._scale(self._are_short, dict.fromkeys(own, 1.0), totals, self.group.size)
+        self._scale(self._are_long, own, totals, self.group.size)
+        self.group.allreduce(self._long)
         for name, tensor in self._tensors.items():
-            self._weigh(name, tensor, weights if given is not None else None, old)
-        self.group.allreduce(self._short, self._long)
-        divisors = self._weights()
-        for name, tensor in self._tensors.items():
-            if tensor.rule.kind == "mean":
-                weight = divisors[tensor.rule.weight] if tensor.rule.weight else self.group.size
-                np.divide(tensor.view, weight or 1.0, out=tensor.view)
-            elif tensor.rule.kind == "change":
+            if tensor.rule.kind == "change":
                 tensor.view[...] += old(name)
         results = {name: tensor.result() for name, tensor in self._tensors.items()}
         return results | self._reduced_apart(given)
@@ -110,25 +115,26 @@ class Reducing:
         names = {t.rule.weight for t in self._tensors.values() if t.rule.weight}
         return {name: float(self._tensors[name].view) for name in names}
 
-    def _weigh(
+    def _scale(
         self,
-        name: str,
-        tensor: _Tensor,
-        weights: Mapping[str, float] | None,
-        old: Callable[[str], Array],
+        names: Iterable[str],
+        weights: Mapping[str, float],
+        totals: Mapping[str, float],
+        size: int,
     ) -> None:
-        """Makes the tensor what is added up."""
-        rule = tensor.rule
-        if weights is None:
-            tensor.view[...] = 0
-        elif rule.kind == "change":
-            tensor.view[...] -= old(name)
-        elif rule.weight is not None and name not in self.weighted:
-            weight = weights[rule.weight]
-            if weight:
-                np.multiply(tensor.view, weight, out=tensor.view)
-            else:  # a mean of nothing is NaN
+        """Multiplies means by their weight, and divides them by that of all; by the number of the
+        processes where all weigh the same."""
+        for name in names:
+            tensor = self._tensors[name]
+            if tensor.rule.kind != "mean":
+                continue
+            weight = tensor.rule.weight
+            share = 1.0 if weight is None or name in self.weighted else weights[weight]
+            factor = share / (size if weight is None else totals[weight])
+            if not factor:  # a mean of nothing is NaN
                 tensor.view[...] = 0
+            elif factor != 1.0:
+                np.multiply(tensor.view, factor, out=tensor.view)
 
     def _reduced_apart(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
         for name, array in self._apart.items():
