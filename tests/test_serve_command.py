@@ -19,7 +19,7 @@ from dsl import cross_entropy as loss_of
 from nncompile.compiler.compile import compile_step
 from nncompile.compiler.export import export
 from nncompile.runtime import StepRunner, load_state
-from tests.command_line import fails
+from tests.command_line import GOOD, fails
 
 http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
@@ -128,4 +128,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
     assert "cannot write" in fails("serve", step, "--save", tmp_path / "file" / "a")
     assert "two files are named net" in fails("serve", file, file)
     assert "--name is that of one model" in fails("serve", file, file, "--name", "a")
+    model_file = tmp_path / "net.py"
+    model_file.write_text(GOOD)
+    assert "compile it first" in fails("serve", model_file)
     assert "no such file" in fails("serve", tmp_path / "other.onnx")

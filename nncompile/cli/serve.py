@@ -9,12 +9,14 @@ import typer
 
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.shared import ProviderName, out
+from nncompile.cli.trained import is_run
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.files import check_writable
 from nncompile.diagnostics.tables import columns
 from nncompile.serving.limits import Limits
 from nncompile.serving.models import Served, ServedStep, opened
+from nncompile.train import run_config
 
 _HINT = "pip install 'nncompile[serve]'"
 _MEGABYTE = 2**20
@@ -22,7 +24,9 @@ _NORMAL = Limits()
 
 
 def serve(
-    files: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx...", help="ONNX files.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="MODEL.onnx|RUN...", help="Files or runs.")
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the model.", show_default="that of the file")
     ] = None,
@@ -81,7 +85,8 @@ def serve(
             "uvicorn": "nncompile.serving.server",
         }.items()
     }
-    names = [name] if name is not None else [file.stem for file in files]
+    names = [name] if name is not None else [_name_of(file) for file in files]
+    files = [_model_of(file) for file in files]
     if len(names) != len(files):
         raise FileError("--name is that of one model", hint="name the files as the models")
     twice = [n for n in names if names.count(n) > 1]
@@ -109,6 +114,20 @@ def serve(
     modules["uvicorn"].serve(models, host, port, limits, started)
     out.print("stopped")
     return Outcome({"models": names})
+
+
+def _model_of(path: Path) -> Path:
+    """The ONNX file at the path, or of the run there. Raises `FileError` for a model file."""
+    if path.suffix == ".py" and path.is_file():
+        raise FileError(
+            f"{path} is a model file in Python: compile it first", hint=f"nncompile compile {path}"
+        )
+    return path / "model.onnx" if is_run(path) else path
+
+
+def _name_of(path: Path) -> str:
+    """The name of the model of a run, or that of a file."""
+    return str(run_config.read(path).get("model")) if is_run(path) else path.stem
 
 
 def _described(served: Served) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        reason = "it is in use" if in_use else reason_of(error)
+        reason = "it is in use" if in_use else reason_of(error).partition(" (while")[0]
         raise FileError(
             f"cannot listen on port {port} of {host}: {reason}",
             hint="--port 0 takes one that is free" if in_use else None,
