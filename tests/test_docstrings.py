@@ -47,12 +47,19 @@ def classes(module: str) -> Iterator[type]:
             yield x
 
 
-NEED_TORCH = () if find_spec("torch") else ("nncompile.backends.torchscript",)
+MISSING = tuple(  # what needs a package that is not installed
+    module
+    for module, package in (
+        ("nncompile.backends.torchscript", "torch"),
+        ("nncompile.serving", "fastapi"),
+    )
+    if not find_spec(package)
+)
 
 
 @pytest.mark.parametrize("package", sorted({room(m) for m in modules()}))
 def test_public_methods_have_docstrings(package: str) -> None:
-    found = [m for m in modules() if room(m) == package and not m.startswith(NEED_TORCH)]
+    found = [m for m in modules() if room(m) == package and not m.startswith(MISSING)]
     imported = [m for m in found if not m.endswith("__main__")]
     assert not [name for m in imported for x in classes(m) for name in undocumented(x)]
 
