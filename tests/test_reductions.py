@@ -127,6 +127,7 @@ def rules(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
     [
         (lambda v: v["w"] + 0.1 * v["error"].mean(0), "mean"),
         (lambda v: v["w"] + 0.1 * v["error"].sum(0), "change"),
+        (lambda v: v["w"] + 0.01 * (v["x"].T @ v["error"]), "change"),
     ],
 )
 def test_a_rule_is_reduced_as_what_it_is(rule: Any, kind: str) -> None:
@@ -138,7 +139,7 @@ def test_a_rule_is_reduced_as_what_it_is(rule: Any, kind: str) -> None:
 
 
 def test_what_cannot_be_reduced_is_named() -> None:
-    product = assign("w", lambda v: v["w"] + 0.01 * (v["x"].T @ v["error"]))
+    product = assign("w", lambda v: v["w"] * (v["x"].T @ v["error"]))
     step = compose(training(model(rules), updates=product))
     assert "neither a mean nor a sum" in step.reductions.irreducible["w"]
     twice = [minimize(optimizer=sgd(0.1)), minimize(optimizer=sgd(0.1))]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import CompileError, ProcessError
+from nncompile.diagnostics.errors import ProcessError
 from nncompile.parallel.agreement import Agreement
 from nncompile.parallel.group import Group
 from nncompile.parallel.runner import ReducedStepRunner
@@ -75,7 +75,7 @@ class Processes:
         about = json.loads(text)
         if about["signal"]:
             raise error_of(about["signal"])
-        raise ProcessError(f"process {rank} failed: {about['error']}", hint=about["hint"])
+        raise ProcessError(f"process {rank} failed: {about['error']}")
 
     def said(self, value: Any) -> list[Any]:
         """What each process says, as JSON has it, in their order."""
@@ -164,8 +164,7 @@ def _described(error: BaseException) -> dict[str, Any]:
         number = int(signal.SIGINT)
     elif isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
         number = error.code - 128
-    hint = error.hint if isinstance(error, CompileError) else None
-    return {"error": f"{type(error).__name__}: {error}", "signal": number, "hint": hint}
+    return {"error": f"{type(error).__name__}: {error}", "signal": number}
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import DType, Type
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.reduction.totals import Average, ConcatenatedState, SumState
 
@@ -102,6 +103,17 @@ def is_sum(loss: Value, examples: Dim | None) -> bool:
     examples."""
     terms = _terms(loss)
     return bool(terms) and all(type(v.op) is SumState or _sums(v, examples) for v in terms)
+
+
+def is_contraction(value: Value, examples: Dim | None) -> bool:
+    """Whether a value is made of sums over the examples, also those within a matrix product."""
+    return all(_sums(v, examples) or _contracts(v, examples) for v in _terms(value))
+
+
+def _contracts(v: Value, examples: Dim | None) -> bool:
+    if examples is None or not isinstance(v.op, MatMul):
+        return False
+    return symbols([examples]) <= symbols([v.args[0].shape[-1]])
 
 
 def is_mean(value: Value) -> bool:

@@ -12,7 +12,13 @@ from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f32
 from nncompile.program.gradient_accumulation import weighing
-from nncompile.program.metric_aggregation import Accumulation, is_mean, is_sum, weight_of
+from nncompile.program.metric_aggregation import (
+    Accumulation,
+    is_contraction,
+    is_mean,
+    is_sum,
+    weight_of,
+)
 from nncompile.program.model import Model
 
 Kind = Literal["sum", "mean", "max", "change", "concatenate"]
@@ -78,7 +84,7 @@ class Reductions:
 
     def add_rule(self, name: str, path: str, value: Value) -> None:
         """What a rule makes of a parameter or state, as it is handed over by that name."""
-        if is_sum(value, self.model.examples):
+        if is_contraction(value, self.model.examples):
             self.by_name[name] = Reduction("change")
         elif is_mean(value):
             self.by_name[name] = self._mean(path, weight_of(value, self.model.examples))
