@@ -4,6 +4,7 @@ the tree, and runs the tests that should catch each:
     python -m tests.planted                 # all; half an hour on two cores
     python -m tests.planted --only gemm     # those whose file or text has the word
 
+Native kernels are built in the copy, too, and what changed of them anew for each fault in them.
 It prints a table and ends with 1 where fewer than nine in ten are caught. Whether the tests pass
 without any fault is asked first.
 """
@@ -18,6 +19,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +35,9 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 900  # seconds for the tests of one fault: an endless loop is caught, too
 ENOUGH = 0.9
 IMPORTED = ("numpy", "sympy", "onnx", "onnxruntime", "torch", "sklearn.metrics")
-PARTS = ("nncompile", "dsl", "tests", "examples", "benchmarks", "docs")
+KERNELS = "kernels"
+PARTS = ("nncompile", "dsl", "tests", "examples", "benchmarks", "docs", KERNELS)
+BUILT = "built"  # the folder of the package of native kernels in the copy
 
 
 def copied(folder: Path) -> Path:
@@ -46,6 +50,16 @@ def copied(folder: Path) -> Path:
     hashed = compileall.py_compile.PycInvalidationMode.CHECKED_HASH  # type: ignore[attr-defined]
     compileall.compile_dir(folder, quiet=1, invalidation_mode=hashed)
     return folder
+
+
+def build_kernels(folder: Path) -> None:
+    """The native kernels of the copy, in a folder from which its tests take them: what was built
+    before stays, but for files that have changed."""
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+    words += ["--target", str(folder / BUILT), f"--config-settings=build-dir={folder / 'objects'}"]
+    done = subprocess.run([*words, str(folder / KERNELS)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"native kernels cannot be built:\n{done.stderr[-3000:]}")
 
 
 def passes(folder: Path, arguments: Sequence[str]) -> bool:
@@ -72,9 +86,10 @@ def passes(folder: Path, arguments: Sequence[str]) -> bool:
 def _in_copy(folder: Path, arguments: list[str]) -> NoReturn:
     """Ends the process with what pytest says there."""
     os.chdir(folder)
-    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    first = [str(folder / BUILT), str(folder)]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(first), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True
-    sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    sys.path[:] = [*first, *(path for path in sys.path if path not in ("", str(ROOT)))]
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -86,6 +101,11 @@ def _in_copy(folder: Path, arguments: list[str]) -> NoReturn:
         os._exit(3)
 
 
+def is_of_kernels(fault: Fault) -> bool:
+    """Whether it is planted in what has to be built."""
+    return fault.file.startswith(f"{KERNELS}/source/")
+
+
 def is_caught(folder: Path, fault: Fault) -> bool:
     """Whether the tests of the fault fail where it is planted."""
     file = folder / fault.file
@@ -94,6 +114,8 @@ def is_caught(folder: Path, fault: Fault) -> bool:
         raise SystemExit(f"{fault.file} has {text.count(fault.old)} times: {fault.old.strip()}")
     file.write_text(text.replace(fault.old, fault.new))
     try:
+        if is_of_kernels(fault):
+            build_kernels(folder)
         return not passes(folder, shlex.split(fault.tests))
     finally:
         file.write_text(text)
@@ -106,12 +128,15 @@ def main() -> int:
     parser.add_argument("--without-control", action="store_true", help="plant at once")
     options = parser.parse_args()
     chosen = [f for f in FAULTS if options.only in f"{f.file} {f.old} {f.tests}"]
+    chosen.sort(key=is_of_kernels)  # last: those that remain built serve no others
     survived: list[Fault] = []
     for module in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     with tempfile.TemporaryDirectory() as name:
         folder = copied(Path(name))
+        if any(map(is_of_kernels, chosen)):
+            build_kernels(folder)
         for tests in [] if options.without_control else sorted({f.tests for f in chosen}):
             if not passes(folder, shlex.split(tests)):
                 raise SystemExit(f"without any fault these fail: {tests}")

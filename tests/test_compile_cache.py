@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+import sympy
 
 from dsl import Dense, adam, f32, mean, model, relu, sgd, training
 from nncompile import ops
@@ -17,6 +21,7 @@ from nncompile.compiler import cache_keys
 from nncompile.compiler.cache_place import VARIABLE, active_cache, cache_directory, without_cache
 from nncompile.compiler.compile import Report, compile_model
 from nncompile.compiler.stored_sizes import as_json, from_json
+from nncompile.diagnostics.version import VERSION
 from nncompile.ir.dims import dim
 from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.op import Op, Value
@@ -143,6 +148,9 @@ def test_the_same_network_on_another_line_is_another_file() -> None:
 def test_another_version_compiles_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_hit(recipe())
     known = cache_keys._surroundings()
+    for package in (np, onnx, onnxruntime, sympy):
+        assert f"{package.__name__} {package.__version__}" in known
+    assert {VERSION, platform.python_version(), platform.machine()} <= set(known)
     for i in range(len(known)):
         changed = [*known[:i], "another", *known[i + 1 :]]
         monkeypatch.setattr(cache_keys, "_surroundings", lambda changed=changed: changed)

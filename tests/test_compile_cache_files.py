@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nncompile.compiler import cache_files
 from nncompile.compiler.cache_files import CacheWarning, CompileCache, Entry
 from nncompile.compiler.cache_place import VARIABLE
 from tests.cache_checks import files, fresh, is_hit, recipe
@@ -76,6 +78,27 @@ def test_the_oldest_used_are_removed(tmp_path: Path) -> None:
     cache.put("f", Entry(bytes(6000), {}))  # larger than all together
     assert cache.usage[0] == 4
     assert cache.usage[1] <= 5000
+
+
+def test_a_process_keeps_what_it_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_files, "MEMORY", 3000)
+    cache = CompileCache(tmp_path)
+    entry = Entry(bytes(1000), {})
+    for key in "abc":
+        cache.put(key, entry)
+    assert cache.get("a") is entry
+    for key in "de":
+        cache.put(key, entry)
+    cache.put("f", Entry(bytes(4000), {}))  # larger than all together
+    assert [*cache._memory] == ["a", "d", "e"]
+    found = cache.get("b")
+    assert found == entry and found is not entry  # of its file
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are those of POSIX")
+def test_nobody_else_writes_there(cache: Path) -> None:
+    assert not is_hit(recipe())
+    assert not stat.S_IMODE(cache.stat().st_mode) & 0o077
 
 
 def test_a_directory_that_cannot_be_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from tests.planted_faults.benchmarks import BENCHMARKS
 from tests.planted_faults.cuda import CUDA
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
+from tests.planted_faults.native import NATIVE
 from tests.planted_faults.onnx_files import ONNX_FILES
 from tests.planted_faults.onnx_roles import ONNX_ROLES
 from tests.planted_faults.ops import OPS
@@ -25,5 +26,5 @@ __all__ = ["FAULTS", "Fault"]
 FAULTS = (
     *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
     *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES, *CUDA),
-    *(*PARALLEL, *PRECISION),
+    *(*PARALLEL, *PRECISION, *NATIVE),
 )
