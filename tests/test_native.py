@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 from dsl import Dense, Value, adam, adamw, cross_entropy, f32, i64, lion, model, relu, sgd, training
 from dsl import sum as total
@@ -23,7 +24,7 @@ from nncompile.backends.onnx.native.functions import MOST
 from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import exp
 from nncompile.ir.graph import Graph, Input
-from nncompile.ir.native import DOMAIN
+from nncompile.ir.native import DOMAIN, FUNCTIONS_KEY
 from nncompile.ir.op import apply
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, StepRunner
@@ -275,6 +276,18 @@ def test_a_runtime_that_is_too_old_gets_a_message() -> None:
 def test_a_runtime_that_lacks_a_function_gets_a_message() -> None:
     expected = "onnxruntime 1.0 lacks function 274, which nncompile-kernels needs"
     assert registered(270, newest=18) == expected
+
+
+@pytest.mark.parametrize("length", [0, 1, 126, 127, 128, 129, 600])
+def test_names_of_any_length_are_read(length: int, tmp_path: Path) -> None:
+    text = "Elementwise:3 " * 50
+    graph = helper.make_graph([], "empty", [], [])
+    proto = helper.make_model(graph)
+    helper.set_model_props(proto, {"a": "b", FUNCTIONS_KEY: text[:length], "c": "d"})
+    content = proto.SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(content)
+    for form in (proto, content, tmp_path / "model.onnx"):
+        assert names_of(form) == text[:length]
 
 
 @needs_library
