@@ -37,6 +37,7 @@ ENOUGH = 0.9
 IMPORTED = ("numpy", "sympy", "onnx", "onnxruntime", "torch", "sklearn.metrics")
 KERNELS = "kernels"
 PARTS = ("nncompile", "dsl", "tests", "examples", "benchmarks", "docs", KERNELS)
+PACKAGE = "nncompile_kernels"
 BUILT = "built"  # the folder of the package of native kernels in the copy
 
 
@@ -55,11 +56,21 @@ def copied(folder: Path) -> Path:
 def build_kernels(folder: Path) -> None:
     """The native kernels of the copy, in a folder from which its tests take them: what was built
     before stays, but for files that have changed."""
-    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-    words += ["--target", str(folder / BUILT), f"--config-settings=build-dir={folder / 'objects'}"]
-    done = subprocess.run([*words, str(folder / KERNELS)], capture_output=True, text=True)
+    source, objects, built = folder / KERNELS, folder / "objects", folder / BUILT
+    _build("-S", source, "-B", objects, f"-DCMAKE_INSTALL_PREFIX={built}")
+    _build("--build", objects, "--parallel", os.cpu_count())
+    _build("--install", objects)
+    shutil.copytree(source / PACKAGE, built / PACKAGE, dirs_exist_ok=True)
+    # Or the library would be taken for a damaged one of those that are installed.
+    about = built / f"{PACKAGE}-0.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 0\n")
+
+
+def _build(*words: object) -> None:
+    done = subprocess.run(["cmake", *map(str, words)], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"native kernels cannot be built:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"native kernels cannot be built:\n{done.stdout}\n{done.stderr}")
 
 
 def passes(folder: Path, arguments: Sequence[str]) -> bool:

@@ -98,6 +98,16 @@ def test_a_function_is_right_to_two_roundings(name: str) -> None:
     np.testing.assert_array_equal(found[~finite], rounded[~finite])
 
 
+@pytest.mark.parametrize("name", ["left", "right"])
+def test_shifts_by_the_width_and_more_leave_nothing(name: str) -> None:
+    x, y = np.full(40, 0xDEADBEEF, np.uint32), np.arange(0, 80, 2, dtype=np.uint32)
+    attributes = {"program": f"{name}.u 0 1;cast.uf 2", "results": [3], "types": "uu", "own": 2}
+    found = run(called("Elementwise", [x, y], attributes), feeds([x, y]), with_library=True)["y0"]
+    shifted = np.left_shift(x, y) if name == "left" else np.right_shift(x, y)
+    assert not shifted[16:].any()
+    np.testing.assert_array_equal(found, shifted.astype(np.float32))
+
+
 SHAPES = [
     [(0,), (0,), ()],
     [(1,), (1,), (1,)],

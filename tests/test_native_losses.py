@@ -98,6 +98,16 @@ def test_what_is_not_finite(wrong: float) -> None:
 
 
 @needs_library
+def test_a_class_below_0_is_counted_from_the_end() -> None:
+    step = compiled(9)
+    native, feeds = to_model(step.step, kernels=True), feeds_of(step, 9)
+    expected = threaded(native, feeds, 1)
+    feeds["label"] = feeds["label"] - 9 * (feeds["label"] > 4)
+    for a, b in zip(threaded(native, feeds, 1), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@needs_library
 def test_a_class_that_is_not_there() -> None:
     step = compiled(9)
     native, feeds = to_model(step.step, kernels=True), feeds_of(step, 9)

@@ -83,6 +83,18 @@ def test_the_kernel_normalizes(op: Op, shape: str) -> None:
 
 
 @needs_library
+def test_little_cancels_where_numbers_are_far_from_0() -> None:
+    """A mean of 10⁴ is rounded by half of 10⁻³; what is added up for it adds nothing to that."""
+    graph, feeds = case(LayerNorm(1e-3), (3, 4000))
+    feeds["x"] = feeds["x"] + np.float32(1e4)
+    feeds["scale"][:] = 1
+    (found, *_) = threaded(to_model(graph, kernels=True), feeds, 1)
+    double = {name: x.astype(np.float64) for name, x in feeds.items()}
+    (expected, *_) = evaluate(graph, double, np.float64).values()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=7e-4)
+
+
+@needs_library
 @pytest.mark.parametrize("op", OPS, ids=lambda op: type(op).__name__)
 def test_what_is_not_a_number_stays_in_its_part(op: Op) -> None:
     graph, feeds = case(op, (4, 18))

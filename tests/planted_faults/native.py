@@ -66,7 +66,7 @@ NATIVE = (
     Fault(
         "kernels/source/elementwise.cpp",
         "NNK_STEP(left, T, T(y[i] < T(8 * sizeof(T)) ? x[i] << y[i] : 0))",
-        "NNK_STEP(left, T, T(x[i] << y[i]))",
+        "NNK_STEP(left, T, T(y[i] < T(8 * sizeof(T)) ? x[i] << y[i] : x[i]))",
         ELEMENTWISE,
     ),
     Fault(
