@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache, lru_cache
 
 import numpy as np
@@ -78,15 +79,14 @@ def recognise(body: sp.Expr) -> str | None:
     actual = evaluate(body, {symbol: _POINTS})
     if actual.dtype != np.float64:
         return None
-    for name, expected in _fingerprints().items():
-        if np.allclose(actual, expected, rtol=1e-6, atol=1e-9):
-            return name
-    return None
+    is_near = np.isclose(actual, _fingerprints(), rtol=1e-6, atol=1e-9).all(axis=1)
+    return next(itertools.compress(native(), is_near), None)
 
 
-@lru_cache(maxsize=1)
-def _fingerprints() -> dict[str, np.ndarray]:
-    return {name: evaluate(body, {_X: _POINTS}) for name, body in native().items()}
+@cache
+def _fingerprints() -> np.ndarray:
+    """The values of each native function, in a row."""
+    return np.stack([evaluate(body, {_X: _POINTS}) for body in native().values()])
 
 
 def canonical(body: sp.Expr) -> sp.Expr:
