@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import typer
+
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.settings import Command, Set, load_file
 from nncompile.cli.shared import Chosen, File, ProviderOfRun, StrictDevice, Verbose
@@ -94,7 +96,7 @@ def train(
       mpirun -n 4 nncompile train digits.py
     """
     if workers is not None and workers > 1 and launched() is None:
-        return run_workers(workers)
+        raise typer.Exit(run_workers(workers))  # the first of them says what there is to say
     flags = {
         "batch_size": batch_size,
         "patience": patience,

@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from nncompile.cli.outcome import FAILED, Outcome
+from nncompile.cli.outcome import FAILED
 from nncompile.cli.shared import out
 from nncompile.diagnostics.errors import CompileError, ModelError, ProcessError
 from nncompile.diagnostics.extras import extra
@@ -108,9 +108,9 @@ def _be_silent() -> None:
     sys.stderr = sys.stdout
 
 
-def run_workers(count: int) -> Outcome:
-    """Runs this command line in so many processes, and gives the outcome of the first. A signal is
-    passed on to it; a second one ends all of them."""
+def run_workers(count: int) -> int:
+    """Runs this command line in so many processes, and gives the exit code of the first. A signal
+    is passed on to it; a second one ends all of them."""
     launcher = _launcher()
     with tempfile.TemporaryDirectory(prefix="nncompile-") as place:
         command = [launcher, "-n", str(count), sys.executable, "-m", "nncompile", *sys.argv[1:]]
@@ -130,11 +130,11 @@ def run_workers(count: int) -> Outcome:
             _end(child)
         said = Path(place, "exit")
         if said.exists():
-            return Outcome({}, int(said.read_text()))
+            return int(said.read_text())
     if child.returncode == 0:
-        return Outcome()
+        return 0
     if received:  # before there was anything to keep
-        return Outcome({}, 128 + received[0])
+        return 128 + received[0]
     raise ProcessError(
         f"one of the {count} processes ended before the training did",
         exit_code=child.returncode if 0 < child.returncode < 256 else FAILED,
