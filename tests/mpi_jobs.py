@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nncompile.cli.workers import SURROUNDINGS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -42,14 +44,15 @@ def job(count: int, arguments: Sequence[str], directory: Path, seconds: float = 
 
 
 def launching(count: int) -> list[str]:
-    """The command before a program. Containers often run as root, on fewer cores than processes."""
+    """The command before a program."""
     launcher = mpirun()
     assert launcher is not None
-    return [launcher, "-n", str(count), "--oversubscribe", "--bind-to", "none"]
+    return [launcher, "-n", str(count)]
 
 
 def environment() -> dict[str, str]:
-    """One thread each; Open MPI wants to be told twice that it may run as root."""
+    """One thread each, and more processes than cores; Open MPI wants to be told twice that it may
+    run as root."""
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, **allowed, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return {**os.environ, **SURROUNDINGS, **allowed, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}

@@ -40,7 +40,7 @@ _STARTING = 120.0  # seconds until the first process is there
 _ENDING = 5.0  # seconds from one attempt to end the processes to the next
 # More processes than cores, on no cores in particular, also as the only user of a container; as
 # versions 4 and 5 of Open MPI have it. Others pass over it.
-_SURROUNDINGS = {
+SURROUNDINGS = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_MCA_hwloc_base_binding_policy": "none",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
@@ -114,12 +114,13 @@ def run_workers(count: int) -> int:
     launcher = _launcher()
     with tempfile.TemporaryDirectory(prefix="nncompile-") as place:
         command = [launcher, "-n", str(count), sys.executable, "-m", "nncompile", *sys.argv[1:]]
-        surroundings = {**_SURROUNDINGS, **os.environ, _PLACE: place}
+        surroundings = {**SURROUNDINGS, **os.environ, _PLACE: place}
         if not is_terminal(sys.stderr):
             surroundings["TERM"] = "dumb"
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             surroundings |= {f"OMPI_ALLOW_RUN_AS_ROOT{end}": "1" for end in ("", "_CONFIRM")}
-        ending = partial(end_with_parent, signal.SIGTERM)
+        # Who is killed itself cannot end it.
+        ending = partial(end_with_parent, signal.SIGTERM) if os.name == "posix" else None
         child = subprocess.Popen(
             command, env=surroundings, start_new_session=True, preexec_fn=ending
         )
