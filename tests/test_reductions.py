@@ -9,7 +9,23 @@ import numpy as np
 import onnx
 import pytest
 
-from dsl import BatchNorm, Dense, Dropout, f64, model, mse, parameter, relu, scan
+from dsl import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    cast,
+    exp,
+    f32,
+    f64,
+    maximum,
+    model,
+    mse,
+    parameter,
+    ratio,
+    relu,
+    scan,
+    tanh,
+)
 from nncompile import CompileError, compile_step, compose, training
 from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, cosine, sgd
@@ -128,6 +144,8 @@ def rules(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
         (lambda v: v["w"] + 0.1 * v["error"].mean(0), "mean"),
         (lambda v: v["w"] + 0.1 * v["error"].sum(0), "change"),
         (lambda v: v["w"] + 0.01 * (v["x"].T @ v["error"]), "change"),
+        (lambda v: v["w"] * (v["x"].T @ v["error"]), "sum"),
+        (lambda v: 0.9 * v["w"] + 0.1 * v["error"].mean(0), "mean"),
     ],
 )
 def test_a_rule_is_reduced_as_what_it_is(rule: Any, kind: str) -> None:
@@ -139,12 +157,46 @@ def test_a_rule_is_reduced_as_what_it_is(rule: Any, kind: str) -> None:
 
 
 def test_what_cannot_be_reduced_is_named() -> None:
-    product = assign("w", lambda v: v["w"] * (v["x"].T @ v["error"]))
-    step = compose(training(model(rules), updates=product))
+    root = assign("w", lambda v: tanh(v["x"].T @ v["error"]))
+    step = compose(training(model(rules), updates=root))
     assert "neither a mean nor a sum" in step.reductions.irreducible["w"]
+    decayed = assign("w", lambda v: 0.9 * v["w"] + v["x"].T @ v["error"])
+    step = compose(training(model(rules), updates=decayed))
+    assert "to something else" in step.reductions.irreducible["w"]
     twice = [minimize(optimizer=sgd(0.1)), minimize(optimizer=sgd(0.1))]
     step = compose(training(model(rules), updates=twice))
     assert "an earlier update" in step.reductions.irreducible["loss"]
+
+
+LOSSES: dict[str, tuple[Any, bool]] = {
+    "of a scaled sum": (lambda e, m, w: exp(-w) * (e * m).sum(), True),
+    "of a sum in another type": (lambda e, m, w: cast(e.sum(), f32), True),
+    "of a mean and a penalty": (lambda e, m, w: e.mean() + w * w, True),
+    "of a ratio": (lambda e, m, w: ratio((e * m).sum(), m.sum()), True),
+    "of a sum and a penalty": (lambda e, m, w: e.sum() + w * w, False),
+    "of a mean and a sum": (lambda e, m, w: e.mean() + 0.1 * (e * m).sum(), False),
+    "of means that weigh differently": (lambda e, m, w: e.mean() + ratio(e.sum(), m.sum()), False),
+    "of a quotient": (lambda e, m, w: (e * m).sum() / m.sum(), False),
+    "of a bounded quotient": (lambda e, m, w: (e * m).sum() / maximum(m.sum(), 1.0), False),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_losses_that_parts_do_not_make_are_irreducible(case: str) -> None:
+    function, is_reducible = LOSSES[case]
+
+    def net(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
+        error = (hidden(x) >> Dense(1, name="out"))[:, 0] - target[:, 0]
+        mask = cast(x[:, 0] > 0.3, f64)
+        return {"loss": function(error * error, mask, parameter("w", (), dtype=f64))}
+
+    step = compose(training(model(net), optimizer=sgd(0.1)))
+    state, batch = step.initial(0), data(13)
+    several = step_of_several(step, state, batch, (4, 9))
+    one = state_after(step, state, batch)
+    far = max(np.abs(several[path] - one[path]).max() for path in step.parameters)
+    assert (far < 1e-6) == is_reducible
+    assert ("loss" not in step.reductions.irreducible) == is_reducible
 
 
 def test_random_numbers_across_rows_are_found() -> None:

@@ -8,7 +8,7 @@ is put together, and what the metric computes of them is computed once, at the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,11 +21,18 @@ from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.graph import Input, toposort
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
-from nncompile.ir.transform import dependent, replace
+from nncompile.ir.transform import replace
 from nncompile.ir.types import DType, Type
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.reduction.totals import Average, ConcatenatedState, SumState
+from nncompile.program.linear_terms import (
+    depending,
+    divides_by_data,
+    divisor_of_mean,
+    is_data,
+    linear_terms,
+)
 
 Kind = Literal["total", "mean", "pooled"]
 
@@ -92,7 +99,7 @@ def weight_of(loss: Value, examples: Dim | None) -> Value | None:
 
     Numbers times such means, and their sums with each other and with what no data are in, weigh
     as the means do, where those weigh alike."""
-    weights = [_weight(v, examples, loss.dtype) for v in _terms(loss)]
+    weights = [_weight(v, examples, loss.dtype) for v in linear_terms(loss).terms]
     if weights and all(w is weights[0] for w in weights):
         return weights[0]
     return None if examples is None else size_value(examples, loss.dtype)
@@ -101,13 +108,26 @@ def weight_of(loss: Value, examples: Dim | None) -> Value | None:
 def is_sum(loss: Value, examples: Dim | None) -> bool:
     """Whether the loss of several batches is the sum of theirs: it is made of sums over the
     examples."""
-    terms = _terms(loss)
-    return bool(terms) and all(type(v.op) is SumState or _sums(v, examples) for v in terms)
+    terms = linear_terms(loss).terms
+    return bool(terms) and all(_is_sum_of(v, examples) for v in terms)
+
+
+def follows_from_parts(loss: Value, examples: Dim | None) -> bool:
+    """Whether the loss of a batch is the sum of those of its parts, or their mean by `weight_of`.
+    Neither are a mean plus a sum, means that weigh differently, a sum divided by a sum, and a sum
+    plus a penalty of parameters, which each of the parts would have. What is not linear in totals
+    otherwise, such as a product of means, counts as a mean over the examples."""
+    found = linear_terms(loss)
+    if is_sum(loss, examples):
+        return all(is_data(leaf) for leaf in found.leaves_of_rest)
+    weights = [_weight(v, examples, loss.dtype) for v in found.terms]
+    apart = any(_is_sum_of(v, examples) or divides_by_data(v) for v in found.terms)
+    return examples is None or (not apart and all(w is weights[0] for w in weights))
 
 
 def is_contraction(value: Value, examples: Dim | None) -> bool:
     """Whether a value is made of sums over the examples, also those within a matrix product."""
-    return all(_sums(v, examples) or _contracts(v, examples) for v in _terms(value))
+    return all(_sums(v, examples) or _contracts(v, examples) for v in linear_terms(value).terms)
 
 
 def _contracts(v: Value, examples: Dim | None) -> bool:
@@ -118,7 +138,7 @@ def _contracts(v: Value, examples: Dim | None) -> bool:
 
 def is_mean(value: Value) -> bool:
     """Whether the value is made of means over data, and of what no data are in."""
-    terms = _terms(value)
+    terms = linear_terms(value).terms
     return all(isinstance(v.op, Average) or divisor_of_mean(v) is not None for v in terms)
 
 
@@ -131,21 +151,8 @@ def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
     return None if size is None or isinstance(size, int) else size_value(size, dtype)
 
 
-def _terms(loss: Value) -> list[Value]:
-    """What a loss is a linear function of, as far as data are in it."""
-    data = _depending(toposort([loss]), _is_data)
-    waiting, terms = [loss], dict[Value, None]()
-    while waiting:
-        v = waiting.pop()
-        if v in data and (divisor_of_mean(v) is not None or not _is_linear(v)):
-            terms[v] = None
-        elif v in data:
-            waiting += v.args
-    return list(terms)
-
-
-def _is_data(v: Value) -> bool:
-    return isinstance(v.op, Input) and v.op.kind == "input"
+def _is_sum_of(v: Value, examples: Dim | None) -> bool:
+    return type(v.op) is SumState or _sums(v, examples)
 
 
 def _sums(v: Value, examples: Dim | None) -> bool:
@@ -190,13 +197,13 @@ class _Cut:
     def __init__(self, metric: Value, examples: Dim | None) -> None:
         self.metric, self.examples = metric, examples
         order = toposort([metric])
-        self._data = _depending(order, _is_data)
+        self._data = depending(order, is_data)
         # Beside a marked sum over the examples, other sums over them count as such, too: a sum of
         # losses divided by a count of one's own.
         beside = any(type(v.op) is SumState for v in order)
-        self._sums = _depending(order, lambda v: beside and _sums(v, examples))
-        self._pools = _depending(order, lambda v: isinstance(v.op, ConcatenatedState))
-        self._marked = _depending(order, lambda v: self._declared_parts(v) is not None)
+        self._sums = depending(order, lambda v: beside and _sums(v, examples))
+        self._pools = depending(order, lambda v: isinstance(v.op, ConcatenatedState))
+        self._marked = depending(order, lambda v: self._declared_parts(v) is not None)
         self.parts: dict[Value, Part] = {}
         self._inner: set[Value] = set()
         single = {metric: Part("mean", metric)}
@@ -294,25 +301,9 @@ class _Cut:
         return kinds == {("mean", None)} and all(_is_linear(v) for v in self._inner)
 
 
-def divisor_of_mean(v: Value) -> Dim | None:
-    """The number of elements where the value is a sum divided by it, as `mean` makes it."""
-    if not is_plain(v) or len(v.args) != 2:
-        return None
-    for i, (dividend, size) in enumerate((v.args, v.args[::-1])):
-        if isinstance(dividend.op, Sum) and isinstance(size.op, SizeOf):
-            quotient = placeholder(i) / placeholder(1 - i)
-            return size.op.size if body_of(v) == quotient else None
-    return None
-
-
 def _is_linear(v: Value) -> bool:
     if not isinstance(v.op, Map) or not is_plain(v) or not v.dtype.is_float:
         return False
     names = [placeholder(i) for i in range(len(v.args))]
     body = body_of(v)
     return bool(body.is_polynomial(*names)) and sp.Poly(body, *names).total_degree() <= 1
-
-
-def _depending(order: Sequence[Value], is_so: Callable[[Value], bool]) -> set[Value]:
-    """The nodes that are so, or depend on one that is."""
-    return dependent(order, list(filter(is_so, order)))

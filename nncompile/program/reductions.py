@@ -12,8 +12,10 @@ from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f32
 from nncompile.program.gradient_accumulation import weighing
+from nncompile.program.linear_terms import linear_terms
 from nncompile.program.metric_aggregation import (
     Accumulation,
+    follows_from_parts,
     is_contraction,
     is_mean,
     is_sum,
@@ -63,6 +65,11 @@ class Reductions:
         self, loss: str, gradients: Mapping[str, Value], now: Mapping[Value, Value]
     ) -> None:
         """The gradients of a loss, by path, as they are handed over; at the state `now`."""
+        if not follows_from_parts(self.model.outputs[loss], self.model.examples):
+            self.irreducible[loss] = (
+                "what a batch gives is neither the sum nor the mean of what its parts give; "
+                "write a masked mean as ratio(total, count)"
+            )
         reduction = self._of_output(loss, now)
         names = [input_of(leaf).name for leaf in gradients.values()]
         self.by_name |= dict.fromkeys(names, reduction)
@@ -78,18 +85,28 @@ class Reductions:
         if not value.dtype.is_float:
             self.by_name[name] = Reduction("max")
         elif is_sum(value, self.model.examples):
-            self.by_name[name] = Reduction("change")
+            self._add_sum(name, path, value)
         else:
             self.by_name[name] = self._mean(path, self._examples())
 
     def add_rule(self, name: str, path: str, value: Value) -> None:
         """What a rule makes of a parameter or state, as it is handed over by that name."""
         if is_contraction(value, self.model.examples):
-            self.by_name[name] = Reduction("change")
+            self._add_sum(name, path, value)
         elif is_mean(value):
             self.by_name[name] = self._mean(path, weight_of(value, self.model.examples))
         else:
             self.irreducible[path] = "its rule is neither a mean nor a sum over the examples"
+
+    def _add_sum(self, name: str, path: str, value: Value) -> None:
+        """A sum over the examples, by itself or added to what it is the next value of."""
+        found = linear_terms(value)
+        if not found.rest:
+            self.by_name[name] = SUM
+        elif found.is_beside(path):
+            self.by_name[name] = Reduction("change")
+        else:
+            self.irreducible[path] = "its rule adds a sum over the examples to something else"
 
     def add_later(self, name: str) -> None:
         """A loss or rule that sees what an earlier update of the same step made of the rows of one
