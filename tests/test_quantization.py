@@ -29,6 +29,8 @@ from dsl import (
     training,
 )
 from nncompile import BackendError, FeedError, ModelError, Trainer, export, precision_report
+from nncompile.program.rows import METADATA_KEY
+from nncompile.runtime import Session
 from nncompile.runtime.quantization import layers
 from tests.command_line import GOOD, fails, succeeds, written
 
@@ -143,6 +145,20 @@ def test_products_of_8_bits_need_no_data(read: Any, tmp_path: Path) -> None:
     assert after != before and abs(after - before) < 0.005 * before
     operators = [n.op_type for n in onnx.load(path).graph.node]
     assert operators.count("MatMulInteger") == len(report.layers) == 7
+
+
+def test_rows_that_share_a_range_are_not_apart(tmp_path: Path) -> None:
+    @model(predict="y")
+    def dense(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
+        return {"y": x >> Dense(8)}
+
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    beside = [x, x * np.float32([[1], [999]])]
+    for precision, is_apart in (("f32", True), ("int4", True), ("int8", False)):
+        export(dense, tmp_path / "y.onnx", precision=precision, seed=0)
+        session = Session(tmp_path / "y.onnx")
+        one, same = (session.run({"x": batch})["y"][0] for batch in beside)
+        assert np.array_equal(one, same) == is_apart == (METADATA_KEY in session.metadata)
 
 
 def test_weights_of_4_bits(read: Any, seen: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.names import matches
 from nncompile.ir.types import Array
+from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime.session import Session
 
 Batches = Sequence[Mapping[str, Array]]
@@ -94,13 +95,17 @@ def quantized(
     with _quiet():
         if any(layer.operator == "Conv" for layer in found):
             return _static(tools, model, batches, {**integers, "nodes_to_exclude": excluded})
-        return _saved(
+        result = _saved(
             tools.quantize_dynamic,
             model,
             op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_exclude=excluded,
             **integers,
         )
+    # The range is that of the batch: no row is apart from the others any more.
+    about = {x.key: x.value for x in result.metadata_props if x.key != METADATA_KEY}
+    onnx.helper.set_model_props(result, about)
+    return result
 
 
 def _static(

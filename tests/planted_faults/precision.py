@@ -51,6 +51,12 @@ PRECISION = (
         FILES,
     ),
     Fault(
+        "nncompile/runtime/quantization.py",
+        " if x.key != METADATA_KEY}",
+        "}",
+        FILES,
+    ),
+    Fault(
         "nncompile/verify/precision_report.py",
         "followed = {n for n in known if _names([values[n]]) & predictions[0].keys()}",
         "followed = known",
