@@ -140,8 +140,9 @@ class Recipe(SuggestsNames):
                 update.averaged(self.model)
             else:
                 update.resolved(self.model)
-        if self.recompute:
-            _ = self.trained_model  # which tells patterns that match no layer, and is kept
+        if self.recompute or self.precision in HALVES:
+            # It tells patterns that match no layer, and models without products; it is kept.
+            _ = self.trained_model
 
     def __repr__(self) -> str:
         updates = [
@@ -189,6 +190,16 @@ class Recipe(SuggestsNames):
                 "scaler multiplies losses, but no update minimizes one", hint="leave scaler out"
             )
 
+    def _in_halves(self, graph: Graph) -> Graph:
+        result = mixed_precision(graph, HALVES[self.precision])
+        if result is graph:
+            raise ModelError(
+                f"{self.model.name} has no float32 matrix product or convolution to compute in "
+                f"{self.precision}",
+                hint="leave precision out",
+            )
+        return result
+
     def _check_monitored(self, names: Sequence[str]) -> None:
         for name in names:
             if name not in self.model.metrics:
@@ -216,7 +227,7 @@ class Recipe(SuggestsNames):
         frozen = {leaf for path, leaf in leaves.items() if matches(path, self.freeze)}
         graph = with_statistics_held(graph, frozen)
         if self.precision in HALVES:
-            graph = mixed_precision(graph, HALVES[self.precision])
+            graph = self._in_halves(graph)
         values = list(graph.outputs.values())
         if self.recompute:
             with recording_locations(model.graph.locations):
