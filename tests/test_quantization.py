@@ -21,6 +21,7 @@ from dsl import (
     adam,
     cross_entropy,
     f32,
+    f64,
     flatten,
     i64,
     model,
@@ -28,7 +29,15 @@ from dsl import (
     softmax,
     training,
 )
-from nncompile import BackendError, FeedError, ModelError, Trainer, export, precision_report
+from nncompile import (
+    BackendError,
+    FeedError,
+    ModelError,
+    Trainer,
+    export,
+    load_onnx,
+    precision_report,
+)
 from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime import Session
 from nncompile.runtime.quantization import layers
@@ -143,15 +152,18 @@ def test_products_of_8_bits_need_no_data(read: Any, tmp_path: Path) -> None:
     report = precision_report(read, path, TEXT)
     before, after = report.metrics["loss"]
     assert after != before and abs(after - before) < 0.005 * before
-    operators = [n.op_type for n in onnx.load(path).graph.node]
+    loaded = onnx.load(path)
+    onnx.checker.check_model(loaded)  # that no node comes before what its branches need
+    operators = [n.op_type for n in loaded.graph.node]
     assert operators.count("MatMulInteger") == len(report.layers) == 7
 
 
-def test_rows_that_share_a_range_are_not_apart(tmp_path: Path) -> None:
-    @model(predict="y")
-    def dense(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
-        return {"y": x >> Dense(8)}
+@model(predict="y")
+def dense(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
+    return {"y": x >> Dense(8)}
 
+
+def test_rows_that_share_a_range_are_not_apart(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
     beside = [x, x * np.float32([[1], [999]])]
     for precision, is_apart in (("f32", True), ("int4", True), ("int8", False)):
@@ -213,6 +225,39 @@ def plain(x=f32["n"]):  # type: ignore[no-untyped-def]
 def test_a_model_without_products_has_nothing_to_quantize(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="plain has no matrix product or convolution"):
         export(plain, tmp_path / "model.onnx", precision="int8")
+
+
+@model(predict="y")
+def double(x=f64["batch", 4]):  # type: ignore[no-untyped-def]
+    return {"y": x >> Dense(8)}
+
+
+@pytest.mark.parametrize("precision", ["f16", "int8", "int4"])
+def test_only_float32_is_stored_in_fewer_bits(precision: str, tmp_path: Path) -> None:
+    for net in (double, plain):
+        with pytest.raises((BackendError, ModelError), match=f"{net.name} has no .*matrix product"):
+            export(net, tmp_path / "y.onnx", precision=precision, seed=0)
+
+
+@pytest.mark.parametrize("precision", ["f16", "int8", "int4"])
+def test_a_weight_that_is_not_finite_is_named(precision: str, seen: Any, tmp_path: Path) -> None:
+    params = {**seen.state, "head.weight": np.nan * seen.state["head.weight"]}
+    options = {"calibration": squares(8)} if precision == "int8" else {}
+    with pytest.raises((BackendError, ModelError), match=r"the weight head.weight\S* holds NaN"):
+        seen.export(tmp_path / "y.onnx", precision=precision, params=params, **options)
+
+
+def test_a_quantized_file_is_not_quantized_again(seen: Any, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    writers = (
+        lambda: seen.export(path, precision="int8", calibration=squares(8)),
+        lambda: export(dense, path, precision="int8", seed=0),
+    )
+    for write in writers:
+        write()
+        for precision in ("f16", "int8", "int4"):
+            with pytest.raises(ModelError, match="int8 is quantized already"):
+                export(load_onnx(path), tmp_path / "y.onnx", precision=precision)
 
 
 def test_the_command_says_what_a_file_has_lost(tmp_path: Path) -> None:

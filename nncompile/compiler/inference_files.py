@@ -38,6 +38,13 @@ from nncompile.runtime.tensor_files import external_tensors, weights_path
 from nncompile.runtime.tensor_header import content_id
 
 PRECISIONS = ("f32", "f16", "int8", "int4")
+QUANTIZING = frozenset(
+    (
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+        *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
+    )
+)
+"""The operators of quantized ONNX files."""
 BATCH = 64  # examples that ranges are measured on at a time
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
@@ -187,10 +194,10 @@ def _export_stored(
         raise ModelError(
             f"a file of {stored.precision} holds its weights", hint="leave external_data out"
         )
-    if any(isinstance(v.op, Dequantize) for v in compiled.source.inference().nodes):
+    if is_quantized(compiled.source.inference()):
         raise ModelError(
-            f"{compiled.source.name} is quantized already: its file holds 8-bit integers",
-            hint="leave precision out",
+            f"{compiled.source.name} is quantized already",
+            hint="leave precision out, or export the float32 model that it was made of",
         )
     if stored.precision == "f16":
         narrow = replace(compiled, halves=True)
@@ -204,18 +211,38 @@ def _export_stored(
         return write_atomically(path, stored.quantized(content, compiled.source))
 
 
+def is_quantized(graph: Graph) -> bool:
+    """Whether a graph computes with numbers that are rounded to few bits, by its own ops or by
+    those of the file that it was loaded from."""
+    places = map(graph.locations.location, graph.nodes)
+    called = {place.call for place in places if place is not None}
+    return not called.isdisjoint(QUANTIZING) or any(
+        isinstance(v.op, Dequantize) for v in graph.nodes
+    )
+
+
 def in_halves(graph: Graph) -> Graph:
-    """The inference graph with products and tables of weights in f16."""
-    return mixed_precision(graph, f16, tables=True)
+    """The inference graph with products and tables of weights in f16. Raises `ModelError` where
+    there are none in float32."""
+    result = mixed_precision(graph, f16, tables=True)
+    if result is graph:
+        raise ModelError(
+            f"{graph.name} has no float32 matrix product, convolution or table to store in f16",
+            hint="leave precision out",
+        )
+    return result
 
 
 def _check_range(weights: Mapping[str, Array]) -> None:
     for name, x in weights.items():
-        if x.dtype == np.float16 and not np.isfinite(x).all():
-            raise ModelError(
-                f"the weight {name} has numbers beyond 65504, which f16 does not hold",
-                hint="leave precision out, or precision='int8'",
-            )
+        if x.dtype != np.float16 or np.isfinite(x).all():
+            continue
+        if np.isnan(x).any():
+            raise ModelError(f"the weight {name} holds NaN", hint="export an earlier checkpoint")
+        raise ModelError(
+            f"the weight {name} has numbers beyond 65504, which f16 does not hold",
+            hint="leave precision out, or precision='int8'",
+        )
 
 
 def _export_whole(

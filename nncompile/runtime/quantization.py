@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nncompile.diagnostics.extras import extra
 from nncompile.ir.names import matches
 from nncompile.ir.types import Array
 from nncompile.program.rows import METADATA_KEY
+from nncompile.runtime.cuda.graphs import needs
 from nncompile.runtime.session import Session
 
 Batches = Sequence[Mapping[str, Array]]
@@ -38,19 +40,22 @@ BLOCK = 32  # weights that share a scale of 4 bits
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights: its name in the file, the path of its layer, and what it is."""
+    """A node with weights: its name in the file, the path of its layer, what it is, and its
+    tensors."""
 
     node: str
     path: str
     operator: str
+    weight: str
     result: str
 
 
 def layers(model: onnx.ModelProto) -> list[Layer]:
-    """The products with weights of a model, in the order they are computed."""
-    weights = {tensor.name for tensor in model.graph.initializer}
+    """The products with float32 weights of a model, in the order they are computed."""
+    float32 = onnx.TensorProto.FLOAT
+    weights = {x.name for x in model.graph.initializer if x.data_type == float32}
     return [
-        Layer(node.name, _path(node), node.op_type, node.output[0])
+        Layer(node.name, _path(node), node.op_type, node.input[1], node.output[0])
         for node in model.graph.node
         if node.op_type in PRODUCTS and node.input[1] in weights
     ]
@@ -64,7 +69,7 @@ def _path(node: onnx.NodeProto) -> str:
 
 def chosen(model: onnx.ModelProto, skip: Sequence[str]) -> list[Layer]:
     """The layers to be quantized: none whose paths match `skip`. Raises `BackendError` where there
-    is none, or a pattern matches none."""
+    is none, a pattern matches none, or a weight is not finite."""
     every = layers(model)
     for pattern in skip:
         if not any(matches(layer.path, pattern) for layer in every):
@@ -75,9 +80,17 @@ def chosen(model: onnx.ModelProto, skip: Sequence[str]) -> list[Layer]:
     found = [layer for layer in every if not matches(layer.path, tuple(skip))]
     if not found:
         raise BackendError(
-            f"{model.graph.name} has no matrix product or convolution with weights to quantize",
-            hint="a float32 file serves it: leave precision out",
+            f"{model.graph.name} has no matrix product or convolution with float32 weights to "
+            "quantize",
+            hint="leave precision out",
         )
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for layer in found:
+        if not np.isfinite(onnx.numpy_helper.to_array(tensors[layer.weight])).all():
+            raise BackendError(
+                f"the weight {layer.weight} holds NaN or infinities, which whole numbers are not",
+                hint=f"skip={[layer.path]} (--skip {layer.path}) leaves it in float32",
+            )
     return found
 
 
@@ -207,7 +220,18 @@ def _saved(quantize: Any, model: onnx.ModelProto, **options: Any) -> onnx.ModelP
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "quantized.onnx"
         quantize(copy, file, **options)
-        return onnx.load(file)
+        return _in_order(onnx.load(file))
+
+
+def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with each node after those that it needs. onnxruntime's functions do not look at
+    what the branches of an `If` need, and put it too early, which other runtimes refuse."""
+    nodes = list(model.graph.node)
+    made = {name: i for i, node in enumerate(nodes) for name in node.output}
+    before = {i: [made[n] for n in needs(node) if n in made] for i, node in enumerate(nodes)}
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[i] for i in TopologicalSorter(before).static_order())
+    return model
 
 
 @contextmanager
