@@ -50,6 +50,12 @@ def test_a_recipe_that_cannot_be_met_is_told(declare: Any, words: str) -> None:
         declare(perceptron())
 
 
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_16_bits_without_a_product_are_told(name: str) -> None:
+    with pytest.raises(ModelError, match=f"has no float32 matrix product .* in {name}"):
+        training(averaging(), precision=name, emulate=True)
+
+
 def test_a_loss_that_depends_on_no_matched_parameter_is_told() -> None:
     with pytest.raises(ModelError, match=r"'slow_loss' does not depend on any parameter"):
         training(averaging(), minimize="slow_loss")

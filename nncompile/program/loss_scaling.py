@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Annotated
 
+import numpy as np
+
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.options import Check, Count, Options, Positive, real
+from nncompile.diagnostics.options import Check, Count, Options, real
 from nncompile.elementwise import abs, isfinite, logical_and, where
 from nncompile.ir.basic import cast, const
 from nncompile.ir.graph import Input
@@ -33,6 +35,11 @@ def _within(description: str, fits: Callable[[float], bool]) -> Check:
     return check
 
 
+def _is_positive_float32(x: float) -> bool:
+    smallest, largest = np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max
+    return bool(smallest <= x <= largest)
+
+
 class grad_scaler(Options):
     """Dynamic loss scaling, as `torch.amp.GradScaler` does it: gradients are those of the loss
     times a factor, divided by it again in float32. Where one is infinite or NaN, the step changes
@@ -43,7 +50,7 @@ class grad_scaler(Options):
     left out, and `training.growth_tracker` those made since the factor changed.
     """
 
-    init_scale: Positive = 65536.0
+    init_scale: Annotated[float, _within("a positive float32", _is_positive_float32)] = 65536.0
     growth_factor: Annotated[float, _within("above 1", lambda x: x > 1)] = 2.0
     backoff_factor: Annotated[float, _within("above 0 and below 1", lambda x: 0 < x < 1)] = 0.5
     growth_interval: Count = 2000
