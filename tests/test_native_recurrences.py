@@ -12,10 +12,12 @@ import pytest
 
 from dsl import GRU, LSTM, RNN, Dense, Value, f32, i64, model, mse, scan, sgd, tanh, training
 from nncompile.backends.onnx import check, to_model
+from nncompile.backends.onnx.native import cells
 from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import clip, gate
 from nncompile.ops import full, split, swapaxes
-from tests.test_native import needs_library, run
+from tests import native_checks
+from tests.native_checks import needs_library, run
 from tests.test_native_products import threaded
 
 TIME, BATCH, FEATURES, HIDDEN = 5, 17, 4, 19  # neither whole vectors nor whole tiles
@@ -100,6 +102,28 @@ def test_the_kernels_compute_what_their_functions_say(layer: Any, case: str) -> 
     expected, found = run(native, poisoned), run(native, poisoned, with_library=True)
     for output, x in expected.items():
         np.testing.assert_array_equal(np.isnan(found[output]), np.isnan(x), err_msg=output)
+
+
+@needs_library
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind", cells.KINDS, ids=lambda kind: kind.name)
+def test_all_that_a_kernel_gives_with_steps_that_are_not_there(
+    kind: cells.Kind, reverse: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    wide = kind.gates * HIDDEN
+    shapes = {"rows": (TIME, BATCH, wide), "bias": (wide,), "weight": (HIDDEN, wide)}
+    shapes |= {f"{name}0": (BATCH, HIDDEN) for name in kind.states}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["present"] = rng.random((TIME, BATCH, 1)) < 0.6
+    double = {n: x.astype(float) if x.dtype == np.float32 else x for n, x in arrays.items()}
+    expected = kind.sequence(double, reverse)
+    attributes = {"takes": " ".join(arrays), "gives": " ".join(expected), "reverse": int(reverse)}
+    given = [*arrays.values()]
+    model = native_checks.called(kind.name, given, attributes, results=len(expected))
+    found = run(model, native_checks.feeds(given), with_library=True)
+    for y, (name, x) in zip(found.values(), expected.items(), strict=True):
+        np.testing.assert_allclose(y, x, 2e-5, 2e-5, err_msg=name)
 
 
 @needs_library
