@@ -82,11 +82,15 @@ def computed(d: sp.Expr, sizes: Mapping[sp.Symbol, Any]) -> int | None:
     if isinstance(d, sp.Symbol):
         size = sizes.get(d)
         return size if type(size) is int else None
-    compute = _COMPUTED.get(type(d))
-    args = [computed(a, sizes) for a in d.args]
-    if compute is None or None in args:
+    compute, args = _COMPUTED.get(type(d)), []
+    if compute is None:
         return None
-    if isinstance(d, FloorDiv | sp.Mod | sp.Pow) and args[1] <= 0:  # type: ignore[operator]
+    for argument in d.args:
+        number = computed(argument, sizes)
+        if number is None:
+            return None
+        args.append(number)
+    if isinstance(d, FloorDiv | sp.Mod | sp.Pow) and args[1] <= 0:
         return None
-    number = compute(args)  # type: ignore[arg-type]
+    number = compute(args)
     return number if abs(number) < 1 << 63 else None
