@@ -38,6 +38,7 @@ from nncompile import (
     load_onnx,
     precision_report,
 )
+from nncompile.program.initialization import initial_values
 from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime import Session
 from nncompile.runtime.quantization import layers
@@ -258,6 +259,40 @@ def test_a_quantized_file_is_not_quantized_again(seen: Any, tmp_path: Path) -> N
         for precision in ("f16", "int8", "int4"):
             with pytest.raises(ModelError, match="int8 is quantized already"):
                 export(load_onnx(path), tmp_path / "y.onnx", precision=precision)
+
+
+@model(predict="y")
+def weighted(image=f32["batch", 1, 8, 8], weights=f32[100], factor=f32[()]):  # type: ignore[no-untyped-def]
+    y = image >> Conv2d(4, 3) >> flatten >> Dense(100)
+    return {"y": y * weights * factor}
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_only_what_has_the_size_of_the_examples_is_cut(count: int, tmp_path: Path) -> None:
+    data = {"image": squares(count)["image"], "weights": np.ones(100, np.float32), "factor": 2.0}
+    file = tmp_path / "int8.onnx"
+    export(weighted, file, precision="int8", calibration=data, seed=0)
+    report = precision_report(weighted, file, data, initial_values(weighted, 0))
+    assert report.differences["y"] < 0.05
+
+
+def test_what_is_no_data_and_the_file_of_another_model_are_told(seen: Any, tmp_path: Path) -> None:
+    image = HELD_OUT["image"]
+    with pytest.raises(FeedError, match=r"arrays by the names of the inputs, got ndarray"):
+        seen.export(tmp_path / "int8.onnx", precision="int8", calibration=image)
+    with pytest.raises(FeedError, match="arrays by the names of the inputs, got ndarray"):
+        precision_report(seen, tmp_path / "int8.onnx", image)
+    export(dense, tmp_path / "dense.onnx", seed=0)
+    with pytest.raises(FeedError, match="no data for input 'x'"):
+        precision_report(seen, tmp_path / "dense.onnx", HELD_OUT)
+
+    @model(predict="logits")
+    def other(image=f32["batch", 1, 8, 8]):  # type: ignore[no-untyped-def]
+        return {"logits": image >> flatten >> Dense(3)}
+
+    export(other, tmp_path / "other.onnx", seed=0)
+    with pytest.raises(ModelError, match=r"another model: (?s:.*)output  logits  f32\[64, 3\]"):
+        precision_report(seen, tmp_path / "other.onnx", HELD_OUT)
 
 
 def test_the_command_says_what_a_file_has_lost(tmp_path: Path) -> None:

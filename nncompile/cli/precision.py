@@ -9,7 +9,9 @@ import numpy as np
 import typer
 
 from nncompile.cli.shared import data_or_none, out
+from nncompile.compiler.inference_files import examples_in
 from nncompile.ir.types import Array
+from nncompile.program.model import Model
 from nncompile.program.model_file import Declared
 from nncompile.train.sources.blocks import whole
 from nncompile.train.sources.declared import arrays_of
@@ -47,16 +49,16 @@ def calibration_of(declared: Declared, file: Path | None) -> dict[str, Array] | 
     else:
         data = data_or_none(declared)
         arrays = None if data is None else data.train
-    return None if arrays is None else _some(arrays)
+    return None if arrays is None else _some(declared.model, arrays)
 
 
-def _some(arrays: dict[str, Array]) -> dict[str, Array]:
+def _some(model: Model, arrays: dict[str, Array]) -> dict[str, Array]:
     """Examples from all over, as data may be in order of their classes; the same each time."""
-    count = max((len(x) for x in arrays.values() if np.ndim(x)), default=0)
+    count = examples_in(model, arrays)
     if count <= EXAMPLES:
         return arrays
     rows = np.sort(np.random.default_rng(0).choice(count, EXAMPLES, replace=False))
-    return {n: np.asarray(x)[rows] if len(x) == count else x for n, x in arrays.items()}
+    return {n: np.asarray(x)[rows] if n in model.cut else x for n, x in arrays.items()}
 
 
 def print_report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from nncompile.compiler.compile import CompiledModel
 from nncompile.compiler.stages import Target
 from nncompile.compiler.targets import REPOSITORIES, TORCH_TARGETS
 from nncompile.compiler.weights import ParameterSet, Path_, weights_of
-from nncompile.diagnostics.errors import BackendError, ModelError
+from nncompile.diagnostics.errors import BackendError, FeedError, ModelError
 from nncompile.ir.graph import Graph
-from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f16
 from nncompile.ops.quantization.linear import Dequantize
 from nncompile.passes.integer_forms import integer_forms
@@ -95,25 +94,45 @@ class Stored:
             return bytes(weights_of_4_bits(proto, self.skip).SerializeToString())
         batches = None
         if self.calibration is not None:
-            names = model.inference().leaves.keys() & model.inputs.keys()
-            batches = batches_of({n: model.inputs[n] for n in names}, self.calibration)
+            batches = batches_of(model, model.inference().leaves.keys(), self.calibration)
         return bytes(quantized(proto, batches, self.skip).SerializeToString())
 
 
 def batches_of(
-    inputs: Mapping[str, Value], data: Mapping[str, Any] | Iterable[Mapping[str, Any]]
+    model: Model,
+    names: Collection[str],
+    data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Array]]:
-    """Arrays of examples, or several batches of them, as batches of at most `BATCH` of these inputs
-    alone. Raises `FeedError` for what does not fit."""
-    ports = ports_of(inputs)
+    """Arrays of examples, or several batches of them, as batches of at most `BATCH` of the inputs
+    with these names alone. Raises `FeedError` for what does not fit."""
+    ports = ports_of({n: v for n, v in model.inputs.items() if n in names})
     batches = []
-    for given in [data] if isinstance(data, Mapping) else data:
-        arrays = check_feeds(ports, {n: x for n, x in given.items() if n in inputs})
-        count = max((len(x) for x in arrays.values() if x.ndim), default=0)
+    for given in batches_given(data):
+        arrays = check_feeds(ports, {n: x for n, x in given.items() if n in names})
+        count = examples_in(model, arrays)
         for start in range(0, count, BATCH):
             rows = slice(start, start + BATCH)
-            batches.append({n: x[rows] if len(x) == count else x for n, x in arrays.items()})
+            batches.append({n: x[rows] if n in model.cut else x for n, x in arrays.items()})
     return batches
+
+
+def batches_given(
+    data: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+) -> list[Mapping[str, Any]]:
+    """One batch or several as a list. Raises `FeedError` for what is no arrays by names."""
+    several = [data] if isinstance(data, Mapping) else list(data)
+    for given in several:
+        if not isinstance(given, Mapping):
+            raise FeedError(
+                f"data are arrays by the names of the inputs, got {type(given).__name__}",
+                hint='{"image": images}, or a list of such batches',
+            )
+    return several
+
+
+def examples_in(model: Model, batch: Mapping[str, Array]) -> int:
+    """The number of examples in a batch; one where the model has no batches."""
+    return next((len(batch[name]) for name in model.cut if name in batch), 1)
 
 
 def export_model(

@@ -271,6 +271,5 @@ def _data(
     train, validation = arrays_of(model, examples, held_out)
     assert train is not None  # as there are examples
     if plan.validation_split:
-        cut = {n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples}
-        train, validation = split(train, cut, plan.validation_split)
+        train, validation = split(train, {*model.cut}, plan.validation_split)
     return train, validation

@@ -76,7 +76,7 @@ class ReducedStepRunner(StepRunner):
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step of all processes on `batch`, which each of them has."""
         model = self._source.recipe.trained_model
-        cut = {n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples}
+        cut = {*model.cut}
         count = next((len(batch[n]) for n in cut if n in batch), 1)
         span = share(count, self._processes.rank, self._processes.size) if cut else (0, 1)
         given = self._given(batch, cut, *span)

@@ -196,6 +196,11 @@ class Model(Presented, SuggestsNames):
                 return leaf.shape[0]
         return None
 
+    @cached_property
+    def cut(self) -> tuple[str, ...]:
+        """The inputs whose data are cut along `examples`: those that begin with that size."""
+        return tuple(n for n, v in self.inputs.items() if v.shape and v.shape[0] == self.examples)
+
     def predicted(self) -> tuple[str, ...]:
         """The outputs of the inference model where `predict` does not name them: the tensors that
         can be computed without some input that the metrics (outputs of one number) need, such as

@@ -61,7 +61,7 @@ def examples_of(batches: Iterable[Mapping[str, Any]], model: Model) -> dict[str,
     count, most = 0, EXAMPLES
     for batch in islice(batches, EXAMPLES):
         several.append(batch)
-        cut = [len(batch[n]) for n, v in model.inputs.items() if n in batch and _is_cut(model, n)]
+        cut = [len(batch[n]) for n in model.cut if n in batch]
         most = min(most, _affordable(model, batch))
         count += cut[0] if cut else most
         if count >= most:
@@ -69,11 +69,11 @@ def examples_of(batches: Iterable[Mapping[str, Any]], model: Model) -> dict[str,
     if not several or model.examples is None:
         return {}
     names = [n for n in model.inputs if n in several[0]]
-    if any(len({np.shape(b[n])[1:] for b in several}) > 1 for n in names if _is_cut(model, n)):
+    if any(len({np.shape(b[n])[1:] for b in several}) > 1 for n in names if n in model.cut):
         several = several[:1]  # sequences of other lengths
     return {
         n: np.concatenate([np.asarray(b[n]) for b in several])[:most]
-        if _is_cut(model, n)
+        if n in model.cut
         else np.asarray(several[0][n])
         for n in names
     }
@@ -239,14 +239,9 @@ def _of_tokens(output: str, target: str, y: Array, t: Array, text: Array | None)
     )
 
 
-def _is_cut(model: Model, name: str) -> bool:
-    shape = model.inputs[name].shape
-    return bool(shape) and shape[0] == model.examples
-
-
 def _fits(model: Model, output: str, target: str) -> bool:
     y, t = model.outputs[output], model.inputs[target]
-    if not y.dtype.is_float or not _is_cut(model, target) or not y.rank:
+    if not y.dtype.is_float or target not in model.cut or not y.rank:
         return False
     if not t.dtype.is_float and y.rank == t.rank + 1 and isinstance(y.shape[-1], int):
         return y.shape[:-1] == t.shape and y.shape[-1] > 1

@@ -93,7 +93,7 @@ class Feeder:
         self.whole: WholeData | None = None
         # The inputs whose data are refused where they hold NaN.
         self.numbers = {n for n, v in model.inputs.items() if not input_of(v).may_be_nan}
-        self._cut = tuple(name for name in model.inputs if self._is_cut(name))
+        self._cut = model.cut
         self._weigh = weigh
         self._plans: dict[Any, _Plan] = {}
         self._placed: dict[int, tuple[str, ...]] = {}  # the names of a tuple of so many arrays
@@ -186,10 +186,6 @@ class Feeder:
                 count: int = x.shape[0]
                 return count
         return 1
-
-    def _is_cut(self, name: str) -> bool:
-        shape = self.model.inputs[name].shape
-        return self.axis is not None and bool(shape) and shape[0] == self.axis
 
     def halves(self, sample: Batch) -> list[dict[str, Any]]:
         """A batch as two."""

@@ -16,7 +16,7 @@ import numpy as np
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.adapters import Trained, has_numbers
 from nncompile.compiler.export import export
-from nncompile.compiler.inference_files import batches_of
+from nncompile.compiler.inference_files import batches_given, batches_of, examples_in
 from nncompile.diagnostics.errors import FeedError, ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.tables import columns
@@ -28,6 +28,7 @@ from nncompile.program.metric_aggregation import accumulation
 from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, load_state
+from nncompile.runtime.feeds import describe
 from nncompile.runtime.quantization import LayerError, layer_errors
 from nncompile.train.sums import Sums
 
@@ -104,16 +105,16 @@ def precision_report(
             f"the file is compared with the weights of {model.name}, which are not given",
             hint="precision_report(trainer, path, data), or params=trainer.state",
         )
-    several = [data] if isinstance(data, Mapping) else list(data)
+    several = batches_given(data)
     names = set(model.inference().leaves) | set[str]().union(*several)
-    inputs = {n: leaf for n, leaf in model.inputs.items() if n in names}
-    batches = batches_of(inputs, several)
+    batches = batches_of(model, names, several)
     if not batches:
         raise FeedError("no batch to compare the files on")
     with tempfile.TemporaryDirectory() as directory:
         exact = Path(directory) / "float32.onnx"
         export(model, exact, params=params)
         predictions = [_predictions(file, batches) for file in (exact, Path(path))]
+        _check_alike(path, *(found[0] for found in predictions))
         sizes = exact.stat().st_size, Path(path).stat().st_size
         fed = {port.name for port in Session(exact).inputs}
         cut = [{n: x for n, x in batch.items() if n in fed} for batch in batches]
@@ -129,7 +130,21 @@ def precision_report(
 def _predictions(file: Path, batches: list[dict[str, Array]]) -> list[dict[str, Array]]:
     session = Session(file)
     names = [port.name for port in session.inputs]
-    return [session.run({name: batch[name] for name in names}) for batch in batches]
+    return [session.run({n: batch[n] for n in names if n in batch}) for batch in batches]
+
+
+def _check_alike(
+    path: str | os.PathLike[str], exact: Mapping[str, Array], found: Mapping[str, Array]
+) -> None:
+    """Raises `ModelError` where a file does not predict what the model does."""
+    for name, x in exact.items():
+        if name not in found or found[name].shape != x.shape:
+            given = [(n, describe(y.dtype, y.shape)) for n, y in found.items()]
+            raise ModelError(
+                f"{path} is of another model: it does not predict {name!r} as "
+                f"{describe(x.dtype, x.shape)}",
+                rows=[("output", *row) for row in given],
+            )
 
 
 def _metrics(
@@ -158,7 +173,7 @@ def _metrics(
     for batch, found in zip(batches, predictions, strict=True):
         feeds = {**state, **batch, **found}
         outputs = session.run({name: feeds[name] for name in graph.leaves})
-        sums.add(batch, outputs, max(len(x) for x in batch.values() if x.ndim))
+        sums.add(batch, outputs, examples_in(model, batch))
     return {name: float(x) for name, x in sums.results().items()}
 
 

@@ -41,7 +41,7 @@ def sample_of(model: Model, data: Mapping[str, Any], seed: int = 0) -> dict[str,
     rows = {port.name: rows_of(port.name, data[port.name]) for port in ports}
     casts = {port.name: cast_to(port, rows[port.name], Notes(), literal=True) for port in ports}
     check_sizes(ports, rows)
-    cut = {n for n, x in model.inputs.items() if x.shape and x.shape[0] == model.examples}
+    cut = {*model.cut}
     whole = WholeData(rows, cut, casts, 1)
     size = sum(x.nbytes for name, x in whole.taken(slice(0, 1)).items() if name in cut)
     drawn = np.random.default_rng(seed).permutation(whole.count)
