@@ -31,8 +31,15 @@ QUALITY = {
 }
 
 
+# Where examples are run.
+TESTS = (
+    *Path(__file__).parent.glob("test_examples*.py"),
+    Path(__file__).parent / "test_parallel_jobs.py",
+)
+
+
 def test_every_example_is_tested() -> None:
-    tests = "".join(p.read_text("utf-8") for p in Path(__file__).parent.glob("test_examples*.py"))
+    tests = "".join(p.read_text("utf-8") for p in TESTS)
     imported = set().union(*(imports_of(path) for path in EXAMPLES.glob("*.py")))
     for path in EXAMPLES.glob("*.py"):
         named = re.search(rf"[\"/]{path.stem}(\.py)?[\"'/ ]", tests)
