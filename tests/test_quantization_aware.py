@@ -26,9 +26,13 @@ from dsl import (
 )
 from nncompile import ModelError, Session, Trainer, export, load_onnx, precision_report
 from nncompile.autodiff.grad import grad
+from nncompile.backends.onnx import to_model
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.types import i8, u8
-from nncompile.ops.quantization.linear import fake_quantize
+from nncompile.ir.op import apply
+from nncompile.ir.types import DType, i8, u8
+from nncompile.ops.quantization.linear import Quantize, fake_quantize
+from tests.backends import session
 from tests.leaves import leaf
 from tests.test_quantization import images, plain, squares
 
@@ -227,3 +231,19 @@ def test_what_has_nothing_to_be_rounded_is_said(tmp_path: Path) -> None:
         quantization_aware(training(net))  # type: ignore[type-var]
     with pytest.raises(ModelError, match=r"quantized already(?s:.*)leave precision out"):
         export(quantization_aware(net), tmp_path / "net.onnx", precision="int8", seed=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, np.nan, -0.0, 0.0])
+@pytest.mark.parametrize("dtype", [i8, u8])
+def test_what_is_no_number_is_the_lowest_integer(dtype: DType, scale: float) -> None:
+    x, s, zero = leaf("x", f32["n"]), leaf("s", f32[()]), leaf("zero", dtype[()])
+    op = Quantize(None)
+    (composed,) = op.composed(x, s, zero)
+    graph = Graph("test", {"y": apply(op, x, s, zero), "composed": composed}, (x, s, zero))
+    numbers = np.array([np.nan, 0, -0.0, 2, np.inf, -np.inf], np.float32)
+    feeds = {"x": numbers, "s": np.float32(scale), "zero": dtype.numpy.type(3)}
+    expected = evaluate(graph, feeds)
+    assert expected["y"][0] == np.iinfo(dtype.numpy).min
+    found = session(to_model(graph))(feeds, {"y": (6,), "composed": (6,)})
+    for result in (expected["composed"], found["y"], found["composed"]):
+        np.testing.assert_array_equal(result, expected["y"])

@@ -62,7 +62,8 @@ class _Linear:
 
 
 class Quantize(_Linear, Op):
-    """round(x / scale) + zero point, of the type of that, with what is beyond its ends at them."""
+    """round(x / scale) + zero point, of the type of that, with what is beyond its ends at them, and
+    NaN at the lower one, as in onnxruntime."""
 
     axis: int | None
 
@@ -82,7 +83,7 @@ class Quantize(_Linear, Op):
         scale, shift = (self._spread_array(v, x.ndim) for v in (scale, zero))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             y = np.rint(x / scale) + shift.astype(x.dtype)
-            whole: Array = np.clip(np.nan_to_num(y, nan=0.0), low, high).astype(zero.dtype)
+            whole: Array = np.clip(np.nan_to_num(y, nan=low), low, high).astype(zero.dtype)
             return whole
 
     def onnx(self, o: OnnxEmitter, x: str, scale: str, zero: str) -> Any:
@@ -95,7 +96,8 @@ class Quantize(_Linear, Op):
         """The result in terms of other ops."""
         low, high = limits(zero.dtype)
         y = rint(x / self._spread(scale, x)) + cast(self._spread(zero, x), x.dtype)
-        return (cast(cast(clip(y, float(low), float(high)), i32), zero.dtype),)
+        within = where(isnan(y), float(low), clip(y, float(low), float(high)))
+        return (cast(cast(within, i32), zero.dtype),)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
