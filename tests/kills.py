@@ -101,7 +101,7 @@ def killed(directory: Path, rng: random.Random, number: int) -> tuple[str, bool]
     time.sleep(rng.random())
     alive = ranks(child.pid)
     if child.poll() is not None or not alive:
-        return f"ended by itself: {(directory / 'out').read_text()[-400:]}", False
+        return f"ended by itself: {(directory / 'out').read_text()[:1500]}", False
     rank = rng.choice(sorted(alive))
     os.kill(alive[rank], signal.SIGKILL)
     start = time.monotonic()

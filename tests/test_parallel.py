@@ -158,6 +158,30 @@ def test_the_first_process_writes(tmp_path: Path) -> None:
         assert_same(trainer.params, fitted(Trainer(compiled, threads=1)).params)
 
 
+def test_an_epoch_that_one_was_told_of_is_told_again(tmp_path: Path) -> None:
+    """A state that was written while the first process told of an epoch, as one was killed."""
+    compiled = compile_step(recipe(plain))
+    compiled.content("gradient"), compiled.content("following")
+
+    def work(processes: Processes, epochs: int, breaks: bool) -> tuple[int, list[int]]:
+        told: list[int] = []
+
+        class Waiting:
+            def on_epoch(self, event: Any) -> None:
+                if breaks and event.epoch == 1:
+                    raise KeyboardInterrupt
+                told.append(event.step)
+
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        run = RunDirectory(tmp_path / "run", resume=True, exports=False)
+        trainer.fit(data(), epochs=epochs, verbose=0, callbacks=[Waiting(), run])
+        return trainer.step, told
+
+    for error in in_threads(2, lambda p: work(p, 2, breaks=True)):
+        assert isinstance(error, KeyboardInterrupt)
+    assert checked(in_threads(2, lambda p: work(p, 2, breaks=False))) == [(14, [7, 14])] * 2
+
+
 def failing(size: int, work: Any) -> list[CompileError]:
     errors = in_threads(size, work)
     assert all(isinstance(error, CompileError) for error in errors), errors

@@ -27,6 +27,7 @@ from dsl import (
     tanh,
 )
 from nncompile import CompileError, compile_step, compose, training
+from nncompile.ir.graph import input_of
 from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, cosine, sgd
 from nncompile.optim.plateau import plateau
@@ -88,6 +89,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "clipped": (mean, {"clip_norm": 0.05}),
     "accumulated": (masked, {"accumulate": 2}),
     "plateau": (masked, {"optimizer": sgd(plateau(0.1, patience=1, every=1, threshold=0.9))}),
+    "plateau, accumulated": (
+        masked,
+        {"optimizer": sgd(plateau(0.1, patience=0, every=1, threshold=0.9)), "accumulate": 2},
+    ),
     "dropout": (dropped, {}),
     "dropout in a loop": (dropped_in_a_loop, {}),
 }
@@ -108,7 +113,7 @@ def test_parts_of_a_batch_are_the_batch(case: str, sizes: tuple[int, ...]) -> No
         np.testing.assert_allclose(other[path], x, 1e-12, 1e-14, err_msg=path)
     moved = [path for path in step.parameters if not np.array_equal(one[path], start[path])]
     assert moved == list(step.parameters)
-    if case == "plateau":
+    if "plateau" in case:
         assert one["training.plateau.factor"] < 1
 
 
@@ -252,6 +257,14 @@ def test_the_files_say_how_they_are_reduced() -> None:
     assert tensors["accumulate"]["out.weight.accumulated.next"] == {"reduce": "sum"}
     assert tensors["apply"]["out.weight.accumulated"] == {"reduce": "sum"}
     assert METADATA_KEY not in {x.key for x in compiled.step_model.metadata_props}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_that_is_handed_over_has_a_rule(case: str) -> None:
+    function, options = CASES[case]
+    step = compose(training(model(function), **{"optimizer": adam(), **options}))
+    handed = {n for n, v in step.update.leaves.items() if input_of(v).kind == "input"}
+    assert handed and handed <= step.reductions.by_name.keys()
 
 
 def test_rules_are_not_accumulated_apart() -> None:

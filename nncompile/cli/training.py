@@ -141,6 +141,8 @@ class Training:
         )
         log = {} if self._is_first else {"log": None}
         watchers = watchers_of(recipe, data, {**options, **log}, self.resume is not None)
+        if log and options.get("log") is not None:  # a log is a file as soon as it is made
+            watchers.append(self.parallel.absent(_log_class(Path(options["log"]))))
         provider, threads = options.get("provider", "cpu"), options.get("threads")
         if self.parallel is not None and threads is None:
             threads = threads_of_each()
@@ -170,8 +172,7 @@ class Training:
         display = Display(0 if self.quiet else 1, out.file, every=self.verbose)
         fit = partial(trainer.fit, epochs=epochs, steps=steps, batch_size=size)
         with Timing() as fitting:
-            several = [display, *watchers, run] if self._is_first else watchers
-            code = _ended(partial(fit, callbacks=several), data)
+            code = _ended(partial(fit, callbacks=[display, *watchers, run]), data)
         if not self._is_first:
             return Outcome()
         made_steps = trainer.step - before
@@ -272,8 +273,12 @@ def watchers_of(
 
 def log_of(path: Path, append: bool) -> CSVLog | JSONLog:
     """The log that the name of the file asks for."""
+    return _log_class(path)(path, append=append)
+
+
+def _log_class(path: Path) -> type[CSVLog | JSONLog]:
     if path.suffix == ".csv":
-        return CSVLog(path, append=append)
+        return CSVLog
     if path.suffix == ".jsonl":
-        return JSONLog(path, append=append)
+        return JSONLog
     raise ModelError(f"a log must be a .csv or .jsonl file, got {os.fspath(path)!r}")

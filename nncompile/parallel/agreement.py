@@ -46,6 +46,7 @@ class Agreement:
 
     def __init__(self, processes: Comparing, followed: bool) -> None:
         self._processes, self._followed = processes, followed
+        self._checked = -1  # the step of the states that were compared
 
     @contextmanager
     def during(self, fitting: Fitting) -> Iterator[None]:
@@ -62,8 +63,10 @@ class Agreement:
         yield
 
     def on_epoch(self, event: Event) -> None:
-        """Compares the states."""
-        self._check_state(event.trainer)
+        """Compares the states, but those that a training goes on from: it tells of an epoch again
+        of which not all were told."""
+        if event.step != self._checked:
+            self._check_state(event.trainer)
 
     def _check_same(self, every: Sequence[Mapping[str, Any]]) -> None:
         for what, first in every[0].items():
@@ -78,6 +81,7 @@ class Agreement:
                 )
 
     def _check_state(self, trainer: EventTrainer) -> None:
+        self._checked = trainer.step
         state = trainer.snapshot(copied=False).state
         digests = {path: _digest(x) for path, x in state.items()}
         whole = hashlib.blake2b(json.dumps(digests).encode(), digest_size=16).hexdigest()

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from nncompile.diagnostics.errors import ProcessError
 from nncompile.parallel.agreement import Agreement
 from nncompile.parallel.group import Group
 from nncompile.parallel.runner import ReducedStepRunner
-from nncompile.train.events import Callback, EventTrainer
+from nncompile.train.callback_state import name_of
+from nncompile.train.events import Callback, Event, EventTrainer, Kind
 from nncompile.train.interrupts import error_of
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -58,8 +59,12 @@ class Processes:
         """Those of this process: what writes or shows is told by the first alone. With them, one
         that compares the processes."""
         followed = any(hasattr(x, "restore") for x in callbacks)
-        mine = [x for x in callbacks if self.is_first or not _writes(x)]
+        mine = [x if self.is_first or not _writes(x) else Absent(x) for x in callbacks]
         return [Agreement(self, followed), *mine]
+
+    def absent(self, callback: Callback) -> Absent:
+        """What stands for a callback of the first process here."""
+        return Absent(callback)
 
     def meet(self) -> None:
         """Waits for all processes. Raises the `ProcessError` of one that failed, or what ends a
@@ -89,20 +94,24 @@ class Processes:
 
     def follow_first(self, trainer: EventTrainer) -> None:
         """Makes all trainers go on from where that of the first process is."""
-        self.meet()
-        with tempfile.TemporaryDirectory() as directory, self._answering():
+        with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, "state.safetensors")
             if self.is_first:
                 trainer.save(file)
-            content = np.frombuffer(file.read_bytes() if self.is_first else b"", np.uint8)
+            content = self._sent(file.read_bytes() if self.is_first else b"")
+            if not self.is_first:
+                file.write_bytes(content)
+                trainer.load(file)
+
+    def _sent(self, content: bytes) -> bytes:
+        """What the first process has, in all."""
+        self.meet()
+        with self._answering():
             length = np.array([len(content)], np.int64)
             self.group.broadcast(length)
-            whole = np.empty(int(length[0]), np.uint8)
-            whole[: len(content)] = content
+            whole = np.frombuffer(content.ljust(int(length[0]), b"\0"), np.uint8).copy()
             self.group.broadcast(whole)
-            if not self.is_first:
-                file.write_bytes(whole.tobytes())
-                trainer.load(file)
+            return whole.tobytes()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -149,6 +158,23 @@ class Processes:
                 atexit.register(self.group.abort, 1)
             self._is_lost = True
             raise
+
+
+class Absent:
+    """Stands for a callback, or a class of them, that the first process tells: callbacks have the
+    same names and places in all of them, by which a training that goes on gives them what they
+    carry over."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.__qualname__ = name_of(callback)
+        for name in ("told_last", "told_first", "only_shows"):
+            setattr(self, name, getattr(callback, name, False))
+        for kind in get_args(Kind):
+            if hasattr(callback, f"on_{kind}"):
+                setattr(self, f"on_{kind}", self._ignored)
+
+    def _ignored(self, event: Event) -> None:
+        """An event that is not for this process."""
 
 
 def _writes(callback: Callback) -> bool:

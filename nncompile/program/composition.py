@@ -168,6 +168,7 @@ class _Composition:
             weight = batch_weight(self.model, self.updated, update.loss, current)
             values |= weight.values
             following |= weight.following
+            self.reductions.add_weights(weight.values)
             gradients = {
                 path: accumulated_mean(self.updated, path, "accumulated", g, weight, following)
                 for path, g in gradients.items()
@@ -219,6 +220,7 @@ class _Composition:
                 weight = batch_weight(self.model, self.updated, name, {})
                 values |= weight.values
                 changes |= weight.following
+                self.reductions.add_weights(weight.values)
                 owner = f"{TRAINING}{name}"
                 watched[name] = accumulated_mean(self.updated, owner, "watched", x, weight, changes)
         for path, new in rate.following(watched, self.updated.number).items():

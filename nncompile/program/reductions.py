@@ -75,6 +75,10 @@ class Reductions:
         self.by_name |= dict.fromkeys(names, reduction)
         self.gradients += reversed(names)
 
+    def add_weights(self, leaves: Iterable[Value]) -> None:
+        """What batches weigh, as it is handed over."""
+        self.by_name |= dict.fromkeys((input_of(leaf).name for leaf in leaves), SUM)
+
     def add_output(self, name: str, output: str) -> None:
         """A tensor that is an output of the model."""
         self.by_name[name] = self._of_output(output, {})

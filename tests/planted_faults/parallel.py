@@ -61,8 +61,8 @@ PARALLEL = (
     ),
     Fault(
         "nncompile/parallel/agreement.py",
-        "        self._check_state(event.trainer)\n",
-        "        pass\n",
+        "            self._check_state(event.trainer)\n",
+        "            pass\n",
         "tests/test_parallel.py",
     ),
 )
