@@ -17,7 +17,7 @@ from onnx.inliner import inline_local_functions
 from dsl import adam, f32, i64, model, relu, training
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_model, compile_step
-from nncompile.diagnostics.errors import ProviderError
+from nncompile.diagnostics.errors import BackendError, ProviderError
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import apply
 from nncompile.ir.types import f64
@@ -314,3 +314,9 @@ def test_failures_of_cuda_are_one_line(text: str, says: str, hint: str) -> None:
     assert found is not None
     assert says in found[0] and hint in found[1]
     assert cuda_failure("another mistake") is None
+
+
+def test_the_memory_of_this_machine_is_not_that_of_a_gpu() -> None:
+    sizes = np.array([2**24, 2**24])
+    with pytest.raises(BackendError, match=r"memory for a tensor of 1,125,899,906,842,624 bytes"):
+        Session(one_node("ConstantOfShape", sizes), threads=1).run({"x0": sizes})

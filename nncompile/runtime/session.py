@@ -17,7 +17,7 @@ from nncompile.diagnostics.kinds import shown
 from nncompile.ir.types import Array, bf16
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
 from nncompile.runtime.buffers import run_bound
-from nncompile.runtime.cuda.failures import cuda_failure
+from nncompile.runtime.cuda.failures import cuda_failure, no_memory
 from nncompile.runtime.cuda.kernels import CUDA
 from nncompile.runtime.cuda.model import OnCuda
 from nncompile.runtime.external_data import check_external_data
@@ -142,7 +142,7 @@ class Session:
                 hint="it may be truncated or another kind of file",
             ) from None
         except RUN_ERRORS as error:
-            reason, hint = _on_device(error)
+            reason, hint = _told(error, on_cuda is not None)
             raise BackendError(
                 f"onnxruntime cannot load {self.name}: {reason}", hint=hint
             ) from error
@@ -237,7 +237,7 @@ class Session:
     def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
         """The error of onnxruntime in a run, with the name of the model and its inputs."""
         rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
-        reason, hint = _on_device(error)
+        reason, hint = _told(error, self.device[0] == "cuda")
         return BackendError(f"{self.name} failed on these data: {reason}", rows=rows, hint=hint)
 
     def run_first(self, binding: Any) -> None:
@@ -287,9 +287,15 @@ def _source(model: Model) -> tuple[str | bytes, str]:
     )
 
 
-def _on_device(error: Exception) -> tuple[str, str | None]:
-    """onnxruntime's message, and a way out, where a device failed."""
-    return cuda_failure(str(error)) or (reason_of_runtime(error), None)
+def _told(error: Exception, on_cuda: bool) -> tuple[str, str | None]:
+    """onnxruntime's message, and a way out, where a device or memory is what failed."""
+    text = str(error)
+    if on_cuda:
+        return cuda_failure(text) or (reason_of_runtime(error), None)
+    memory = no_memory(text)
+    return (
+        (memory, "a smaller batch_size takes less") if memory else (reason_of_runtime(error), None)
+    )
 
 
 def reason_of_runtime(error: Exception) -> str:

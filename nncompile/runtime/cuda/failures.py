@@ -1,4 +1,4 @@
-"""What onnxruntime says where CUDA fails, in a line."""
+"""What onnxruntime says where CUDA fails or memory ends, in a line."""
 
 from __future__ import annotations
 
@@ -31,11 +31,19 @@ def cuda_failure(text: str) -> tuple[str, str] | None:
     >>> cuda_failure("cuda_call.cc:9 CUDA failure 101: invalid device ordinal ; GPU=7 ; ...")[0]
     'CUDA failure 101: invalid device ordinal'
     """
-    if memory := _NO_MEMORY.search(text):
-        size = f" for a tensor of {int(memory[1]):,} bytes" if memory[1] else ""
-        return f"there is not enough memory on the GPU{size}", _MEMORY
+    if memory := no_memory(text, " on the GPU"):
+        return memory, _MEMORY
     if found := _FAILURE.search(text):
         library, number, what = found.groups()
         way_out = _WAYS_OUT.get((library, number), _LIBRARIES)
         return f"{library} failure {number}: {what}", way_out
     return None
+
+
+def no_memory(text: str, where: str = "") -> str | None:
+    """What there is not enough memory for, where `text` is of such a failure."""
+    found = _NO_MEMORY.search(text)
+    if found is None:
+        return None
+    size = f" for a tensor of {int(found[1]):,} bytes" if found[1] else ""
+    return f"there is not enough memory{where}{size}"
