@@ -11,13 +11,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from dsl import Dense, bf16, boolean, cumsum, f16, f32, i64, model, softmax, u8
+from dsl import Dense, bf16, boolean, cumsum, f16, f32, i64, model, mse, sgd, softmax, training, u8
+from nncompile.compiler.compile import compile_step
 from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import FeedError
 from nncompile.program.model import Model
 from nncompile.program.rows import METADATA_KEY, rows_apart
 from nncompile.runtime import Session
 from nncompile.serving.limits import Limits
-from nncompile.serving.models import ServedModel
+from nncompile.serving.models import ServedModel, opened
 
 pytest.importorskip("httpx", reason="the test client of fastapi needs it")
 testclient = pytest.importorskip("fastapi.testclient", reason="the extra serve is not installed")
@@ -133,6 +135,7 @@ REFUSED = {
         '"data"',
     ),
     "no shape": (changed("x", shape=[2, -4]), {}, 400, "not a list of sizes"),
+    "nothing of no end": (changed("x", shape=[0, 2**62, 4], data=[]), {}, 400, "of no tensor"),
     "truths as sizes": (changed("x", shape=[True, 8]), {}, 400, "not a list of sizes"),
     "wide": (changed("x", data=[1e39] * 8), {}, 400, "numbers that FP32 has not"),
     "no output": (request(outputs=[{"name": "yy"}]), {}, 400, "did you mean 'y'?"),
@@ -294,3 +297,18 @@ def test_files_of_others_are_joined_where_the_user_says_so(tmp_path: Path) -> No
     assert ServedModel("one", Session(files["one"])).rows is None
     assert ServedModel("one", Session(files["one"]), rows=True).rows == "n"
     assert ServedModel("two", Session(files["two"]), rows=True).rows is None
+
+
+def test_a_step_that_makes_the_state_nan_is_taken_back(tmp_path: Path) -> None:
+    @model
+    def line(a=f32["batch", 4], b=f32["batch"]):
+        return {"loss": mse((a >> Dense(1))[:, 0], b)}
+
+    export(compile_step(training(line, optimizer=sgd(0.1))), tmp_path / "step.onnx", "step")
+    step = opened(tmp_path / "step.onnx", "step")
+    good = {"a": X, "b": X[:, 0]}
+    before = float(step.run(good)["loss"])
+    for worst in (np.nan, np.inf):
+        with pytest.raises(FeedError, match=r"makes dense\.\w+ NaN or infinite"):
+            step.run({**good, "b": np.full(2, worst, np.float32)})
+    assert 0 < float(step.run(good)["loss"]) < before

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from nncompile.diagnostics.errors import FeedError, did_you_mean
-from nncompile.ir.types import Array
+from nncompile.ir.types import Array, is_real
 from nncompile.program.rows import METADATA_KEY as ROWS
 from nncompile.runtime import METADATA_KEY, Port, Session, StepRunner, load_state, save_state
 from nncompile.runtime.feeds import check_feeds
@@ -55,7 +57,8 @@ class ServedModel:
 
 class ServedStep:
     """A training step that keeps its state: a request is a batch, which it is trained on, and its
-    answer are the metrics. The state is written to `save` at the end, and each minute before."""
+    answer are the metrics. The state is written to `save` at the end, and each minute before. A
+    step that leaves NaN or infinite numbers in it is taken back, or nobody could train it again."""
 
     rows: str | None = None
 
@@ -66,11 +69,24 @@ class ServedStep:
         self.inputs = tuple(p for p in runner.session.inputs if p.name not in kept)
         following = {*runner.state_map.values()}
         self.outputs = tuple(p for p in runner.session.outputs if p.name not in following)
+        self._bounded = [n for n, x in runner.views().items() if is_real(x.dtype) and _is_finite(x)]
         self._saved = time.monotonic()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The metrics of a step on these data. Raises what `StepRunner.step` does."""
+        """The metrics of a step on these data. Raises what `StepRunner.step` does, and `FeedError`
+        where the state would not be finite."""
         self._runner.step(check_feeds(self.inputs, feeds))
+        views = self._runner.views()
+        lost = next((name for name in self._bounded if not _is_finite(views[name])), None)
+        if lost is not None:
+            metrics = [(name, str(x)) for name, x in self._runner.metrics().items()]
+            self._runner.undo()
+            raise FeedError(
+                f"the step on these data makes {lost} NaN or infinite, and is not made",
+                rows=metrics,
+                hint="are the data finite? otherwise train with a lower learning rate, or with "
+                "clip_norm",
+            )
         if time.monotonic() - self._saved > SAVED_EVERY:
             self.close()
         return self._runner.metrics()
@@ -80,6 +96,11 @@ class ServedStep:
         if self._save is not None:
             save_state(self._save, self._runner.state(), self._about)
         self._saved = time.monotonic()
+
+
+def _is_finite(array: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)))
 
 
 def opened(

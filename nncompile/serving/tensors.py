@@ -16,6 +16,7 @@ from nncompile.runtime.open_inference import DATATYPE_NAMES, DATATYPES
 from nncompile.serving.problems import RequestError
 
 _MOST_AXES = 64  # of numpy
+_MOST_ELEMENTS = 2**59  # of 16 bytes each, also where an axis has none
 
 
 def shape_of(name: str, sizes: Any) -> tuple[int, ...]:
@@ -23,6 +24,8 @@ def shape_of(name: str, sizes: Any) -> tuple[int, ...]:
     is_list = isinstance(sizes, list) and len(sizes) <= _MOST_AXES
     if not is_list or not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
         raise RequestError(f"the shape of input {name!r} is not a list of sizes, such as [1, 4]")
+    if math.prod(max(1, size) for size in sizes) > _MOST_ELEMENTS:
+        raise RequestError(f"the shape {sizes!r:.80} of input {name!r} is that of no tensor")
     return tuple(sizes)
 
 
