@@ -16,8 +16,10 @@ from dsl import (
     f32,
     flatten,
     i64,
+    model,
     relu,
     reshape,
+    training,
 )
 from nncompile import CompileError, compile_step, compose, evaluate, f64
 from nncompile.diagnostics.errors import ModelError, ProcessError, TrainingError
@@ -61,6 +63,23 @@ def test_several_processes_train_as_one_does(size: int, options: dict[str, Any])
         assert_same(trainer.state, one.state)
         for ours, theirs in zip(found.epochs, history.epochs, strict=True):
             assert_same(ours, theirs)
+
+
+def test_a_number_beside_the_examples_is_that_of_all() -> None:
+    @model
+    def scaled(x: Any = f32["batch", 4], scale: Any = f32[()]) -> Any:
+        return {"loss": (scale * (x >> Dense(2))).sum()}
+
+    compiled = compile_step(training(scaled, optimizer=sgd(0.1), batch_size=4))
+    given = {"x": np.ones((9, 4), np.float32), "scale": np.float32(0.5)}
+
+    def work(parallel: Processes | None) -> Trainer:
+        trainer = Trainer(compiled, threads=1, parallel=parallel)
+        trainer.fit(given, epochs=1, verbose=0)
+        return trainer
+
+    for trainer in checked(in_threads(2, work)):
+        assert_same(trainer.state, work(None).state)
 
 
 def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 import dsl
-from dsl import Dense, adam, model, training
+from dsl import Dense, adam, f32, model, training
 from nncompile import Trainer, export
 from nncompile.compiler.web import MANIFEST
 from nncompile.diagnostics.errors import BackendError, FeedError, FileError
@@ -121,6 +121,15 @@ def test_a_sample_is_of_all_examples_or_of_some() -> None:
     np.testing.assert_array_equal(some["x"][:, 0] // 64 % 10, some["y"])
     with pytest.raises(FeedError, match="no data for input 'y'"):
         sample_of(net, {"x": x})
+
+
+def test_a_sample_is_of_what_training_takes() -> None:
+    @model
+    def scaled(x=f32["batch"], scale=f32[()]):
+        return {"loss": (scale * x).mean()}
+
+    some = sample_of(scaled, {"x": np.ones((3, 1), "f4"), "scale": np.float32(2)})
+    assert {name: array.shape for name, array in some.items()} == {"x": (3,), "scale": ()}
 
 
 @pytest.mark.slow

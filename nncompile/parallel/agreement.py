@@ -127,7 +127,8 @@ def _fingerprint(feeder: Feeder) -> dict[str, str]:
         row_bytes = max(1, rows.dtype.itemsize * int(np.prod(rows.shape[1:], dtype=np.int64)))
         count = rows.shape[0] if rows.shape else 0
         for first, last in _spans(count, row_bytes):
-            check = zlib.crc32(np.ascontiguousarray(rows[first:last]).tobytes(), check)
+            part = rows[first:last] if rows.shape else rows
+            check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
         found[name] = f"{rows.dtype}{list(rows.shape)} {check:08x}"
     return found
 

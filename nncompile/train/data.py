@@ -28,7 +28,7 @@ from nncompile.train.sources.files import read_table
 from nncompile.train.sources.naming import Naming, is_numbers, is_whole
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.tables import is_table
-from nncompile.train.sources.whole import WholeData, fitted
+from nncompile.train.sources.whole import WholeData, fitted, in_memory
 
 Batch = Mapping[str, Any]
 Data = Any
@@ -272,7 +272,7 @@ class Feeder:
 
         def converted(x: Any) -> Array:
             rows = fitted(port, rows_of(port.name, x))
-            array = rows if isinstance(rows, np.ndarray) else rows[:]
+            array = in_memory(rows)
             cast = cast_to(port, array, self.notes, literal)
             return array if cast is None else cast(array, 0)
 

@@ -17,7 +17,7 @@ from nncompile.train.sources.files import read_table
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.tables import is_table
-from nncompile.train.sources.whole import WholeData
+from nncompile.train.sources.whole import WholeData, fitted
 
 SAMPLE = 2**22
 """The bytes that a sample of data has at most, unless one example has more."""
@@ -38,7 +38,7 @@ def sample_of(model: Model, data: Mapping[str, Any], seed: int = 0) -> dict[str,
     many as `SAMPLE` has room for, drawn by `seed`. Raises `FeedError` for data that do not fit."""
     ports = ports_of(model.inputs)
     check_names(ports, data)
-    rows = {port.name: rows_of(port.name, data[port.name]) for port in ports}
+    rows = {port.name: fitted(port, rows_of(port.name, data[port.name])) for port in ports}
     casts = {port.name: cast_to(port, rows[port.name], Notes(), literal=True) for port in ports}
     check_sizes(ports, rows)
     cut = {*model.cut}

@@ -40,7 +40,8 @@ class WholeData:
         self.shapes = {name: x.shape for name, x in rows.items()}
         self._casts = casts
         self._rows = {name: x for name, x in rows.items() if name in cut}
-        self._uncut = {n: self._cast(n, x[:], 0) for n, x in rows.items() if n not in cut}
+        whole = {n: in_memory(x) for n, x in rows.items() if n not in cut}
+        self._uncut = {n: self._cast(n, x, 0) for n, x in whole.items()}
         self._names = tuple(rows)
         self.count = next((x.shape[0] for x in self._rows.values()), 1)
         self._row_bytes = sum(
@@ -134,6 +135,11 @@ def _taken(rows: Rows, chosen: slice | Array) -> Array:
     if isinstance(chosen, slice) or not isinstance(rows, np.ndarray):
         return np.ascontiguousarray(rows[chosen])
     return np.asarray(rows).take(chosen, axis=0)  # in half the time of rows[chosen]
+
+
+def in_memory(rows: Rows) -> Array:
+    """All rows; those of a file are read."""
+    return rows if isinstance(rows, np.ndarray) else rows[:]
 
 
 def fitted(port: Port, rows: Rows) -> Rows:
