@@ -3,9 +3,11 @@ not. What they compute is tested in `test_parallel.py`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +92,24 @@ def test_the_first_process_says_how_all_end(
     ended = SystemExit(130)
     workers.tell_exit_code(ended)
     assert (ended.code, (tmp_path / "exit").read_text()) == (0, "130")
+
+
+def test_signals_are_for_the_first_process_once_all_are_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came before would end it alone, and the others would wait for it for ever."""
+    monkeypatch.setenv("NNCOMPILE_WORKERS", str(tmp_path))
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    pid = tmp_path / "pid"
+
+    def mpi() -> Any:
+        assert not pid.exists()
+        return SimpleNamespace(size=2, together=contextlib.nullcontext)
+
+    monkeypatch.setattr(workers, "extra", lambda *_: SimpleNamespace(mpi=mpi))
+    with workers.several(2):
+        assert pid.read_text() == str(os.getpid())
 
 
 @pytest.mark.parametrize(

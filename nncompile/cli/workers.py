@@ -72,13 +72,15 @@ def several(workers: int | None) -> Iterator[Any]:
     place = os.environ.get(_PLACE)
     if not place:  # a launcher makes a terminal of a pipe, and what is behind it is not known
         os.environ["TERM"] = "dumb"
-    elif not rank:
-        Path(place, "pid").write_text(str(os.getpid()))
     parallel = extra("nncompile.parallel", "nncompile.parallel", "train", "")
     processes = (parallel.torch_distributed if _TORCHRUN in os.environ else parallel.mpi)()
     try:
         with processes.together():
             _check_size(processes.size, size, workers)
+            # From now on a signal for this process ends all; while they connect, it would leave
+            # the others waiting for it.
+            if place and not rank:
+                Path(place, "pid").write_text(str(os.getpid()))
             yield processes
     except (CompileError, KeyboardInterrupt, SystemExit):
         if rank:
