@@ -16,6 +16,7 @@ from nncompile.cli.shared import Chosen, ProviderName, StrictDevice, data_of, ou
 from nncompile.cli.trained import opened
 from nncompile.diagnostics.errors import FeedError, FileError, ModelError, did_you_mean
 from nncompile.diagnostics.tables import columns
+from nncompile.program.recipe import in_precision
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider, on_device
 from nncompile.train import Trainer
@@ -86,7 +87,7 @@ def evaluate(
     if compared is not None:
         raise FileError("--target is for an .onnx file: a run and a model file have metrics")
     declared, checkpoint = opened(target, model, settings, params, best)
-    recipe = declared.recipe
+    recipe = in_precision(declared.recipe, "f32")  # no step is made: any device will do
     if data is not None:
         source: Any = data if data.suffix in KINDS else whole(data)
         of = str(data)

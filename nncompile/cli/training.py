@@ -130,7 +130,10 @@ class Training:
         )
         saved = self._of_first(lambda: place().find(model)) or {}
         given = {k: x for k, x in self.flags.items() if x is not None}
-        options = {**(saved.get("options") or {}), **given}
+        kept = dict(saved.get("options") or {})
+        if given.get("precision") not in (None, kept.get("precision")):
+            kept.pop("emulate", None)  # it was asked for with the other one
+        options = {**kept, **given}
         declared, about = declaring(saved, options)
         recipe, data = in_precision_of(declared.recipe, options), data_of(declared)
         run = place(

@@ -16,13 +16,14 @@ from nncompile.elementwise import abs, isfinite, logical_and, where
 from nncompile.ir.basic import cast, const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
-from nncompile.ir.types import Type, boolean, f32, i64
+from nncompile.ir.types import Array, Type, boolean, f32, i64
 from nncompile.ops.reduction.sums import sum
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.updated_state import UpdatedState
 
 SCALE, TRACKER, SKIPPED = (f"{TRAINING}{x}" for x in ("loss_scale", "growth_tracker", "skipped"))
 """The states: the factor, the updates in a row that were finite, and how many were left out."""
+_STATES = frozenset((SCALE, TRACKER, SKIPPED))
 
 
 def _within(description: str, fits: Callable[[float], bool]) -> Check:
@@ -137,3 +138,16 @@ def finite(gradients: Iterable[Value]) -> Value:
     sums = [sum(abs(g)) for g in gradients]
     result: Value = isfinite(reduce(lambda a, b: a + b, sums))
     return result
+
+
+def in_scaling_of(
+    tensors: Mapping[str, Array], state: Mapping[str, Type], scaler: grad_scaler | None
+) -> dict[str, Array]:
+    """The tensors of a state as a step takes them that scales its loss where the one that they are
+    of did not, or the other way round: a training may go on, or be evaluated, in another
+    precision. The factor and the counts are then those of a new training, or left out."""
+    kept = {name: x for name, x in tensors.items() if name in state or name not in _STATES}
+    if scaler is None or SCALE not in state or not _STATES.isdisjoint(tensors):
+        return kept
+    zero = np.zeros((), np.int64)
+    return {**kept, SCALE: np.array(scaler.init_scale, np.float32), TRACKER: zero, SKIPPED: zero}

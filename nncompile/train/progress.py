@@ -12,6 +12,7 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.ir.types import Array
+from nncompile.program.loss_scaling import in_scaling_of
 from nncompile.program.step import Step
 from nncompile.runtime.checkpoint import check_state, load_checkpoint, save_state
 from nncompile.runtime.origin import origin_of, tell_of_another
@@ -73,11 +74,12 @@ def load_progress(
     path: str | os.PathLike[str], step_of: Callable[[Collection[str]], CompiledStep]
 ) -> tuple[Progress, CompiledStep]:
     """What a checkpoint holds, or an exported step's initial state, and the step of a state of
-    those names. Raises `CheckpointError` for a truncated file or one of another model, `FileError`
-    where there is none."""
+    those names; it may be of a training in another precision. Raises `CheckpointError` for a
+    truncated file or one of another model, `FileError` where there is none."""
     checkpoint = load_checkpoint(path)
     tensors, metadata = checkpoint.state, checkpoint.metadata
     compiled = step_of(tensors)
+    tensors = in_scaling_of(tensors, compiled.source.state, compiled.source.recipe.scaler)
     check_state(tensors, compiled.source.state, path)
     tell_of_another(os.fspath(path), metadata, compiled.source.model)
     step = int(tensors["step"])
