@@ -191,6 +191,8 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
         "nothing": "input y must be int64[batch = 4], got no { data, dims }",
         "an unknown input": "there is no input z, only x, y",
         "batches of two sizes": "the batches differ: x is float32[2, 64] after float32[4, 64]",
+        "no examples": "input x must be float32[batch, 64], of one example or more, "
+        "got Float32Array[0, 64]",
         "too few numbers": "Tensor's size(256) does not match data length(5).",
         "no directory": f"cannot read file://{site}/nowhere/manifest.json: ENOENT",
         "no state": f"cannot read file://{tmp_path}/other/state.safetensors: ENOENT",

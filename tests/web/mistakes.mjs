@@ -18,6 +18,7 @@ const mistakes = {
   "nothing": () => training.step({ x: good.x }),
   "an unknown input": () => training.step({ ...good, z: y(4) }),
   "batches of two sizes": () => training.steps([good, { x: x(2, 64), y: y(2) }]),
+  "no examples": () => training.step({ x: { data: new Float32Array(0), dims: [0, 64] }, y: y(0) }),
   "too few numbers": () => training.step({ ...good, x: { data: new Float32Array(5), dims: [4, 64] } }),
   "no directory": () => load(`${directory}/nowhere`),
   "no state": () => load(other),

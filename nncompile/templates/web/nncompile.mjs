@@ -91,7 +91,7 @@ class Training {
 
   /** What the network predicts with the weights as they are now: tensors by name. */
   async predict(batch) {
-    return this.#run("model", this.#feeds(batch, this.manifest.predict));
+    return this.#run("model", this.#feeds(batch, this.manifest.predict, 0));
   }
 
   /** The state as the bytes of a .safetensors file. */
@@ -130,20 +130,20 @@ class Training {
     });
   }
 
-  #feeds(batch, names = Object.keys(this.manifest.inputs)) {
+  #feeds(batch, names = Object.keys(this.manifest.inputs), least = 1) { // NaN is the mean of nothing
     const unknown = Object.keys(batch).find((name) => !this.manifest.inputs[name]);
     if (unknown !== undefined) throw new Error(`there is no input ${unknown}, only ${names.join(", ")}`);
     const sizes = {}; // by the names that several inputs may share
     return Object.fromEntries(names.map((name) => {
-      const { type, shape } = this.manifest.inputs[name];
-      const { data, dims = [], type: own = type } = batch[name] ?? {};
-      const fits = (size, i) => size === dims[i]
-        || (typeof size === "string" && (!/^[\p{L}\p{N}_]+$/u.test(size) || (sizes[size] ??= dims[i]) === dims[i]));
+      const [{ type, shape }, { data, dims = [], type: own = type }] = [this.manifest.inputs[name], batch[name] ?? {}];
+      const fits = (size, i) => size === dims[i] || (typeof size === "string" && dims[i] >= least
+        && (!/^[\p{L}\p{N}_]+$/u.test(size) || (sizes[size] ??= dims[i]) === dims[i]));
       if (own === type && data instanceof ARRAYS[type] && dims.length === shape.length && shape.every(fits))
         return [name, this.#tensor({ type, data, dims })];
       const expected = shape.map((size) => (size in sizes ? `${size} = ${sizes[size]}` : size)).join(", ");
+      const some = least && dims.includes(0) ? ", of one example or more" : "";
       const got = data ? `${data.constructor.name}[${[...dims].join(", ")}]` : "no { data, dims }";
-      throw new Error(`input ${name} must be ${type}[${expected}], got ${got}`);
+      throw new Error(`input ${name} must be ${type}[${expected}]${some}, got ${got}`);
     }));
   }
 }
