@@ -32,6 +32,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import apply
 from nncompile.ir.types import DType, i8, u8
 from nncompile.ops.quantization.linear import Quantize, fake_quantize
+from nncompile.program.quantization_aware import UnknownRangeWarning
 from tests.backends import session
 from tests.leaves import leaf
 from tests.test_quantization import images, plain, squares
@@ -222,11 +223,22 @@ def test_it_learns_what_rounding_afterwards_loses(tmp_path: Path) -> None:
     assert learned == pytest.approx(aware.evaluate(held_out)["accuracy"], abs=0.005)
 
 
+def test_ranges_that_are_not_known_yet_are_told(tmp_path: Path) -> None:
+    trainer = Trainer(training(quantization_aware(net)))
+    for use in (trainer.evaluate, lambda data: trainer.export(tmp_path / "net.onnx")):
+        with pytest.warns(UnknownRangeWarning, match="enters .*head are not known"):
+            use(batch())
+    trainer.fit([batch()], verbose=0)
+    trainer.evaluate(batch())
+
+
 def test_what_has_nothing_to_be_rounded_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"whose weight 'body\.\*' matches(?s:.*)head\.weight"):
         quantization_aware(net, "body.*")
     with pytest.raises(ModelError, match="plain has no matrix product"):
         quantization_aware(plain)
+    with pytest.raises(ModelError, match="not rounded already"):
+        quantization_aware(quantization_aware(net))
     with pytest.raises(ModelError, match="takes a model, got Recipe"):
         quantization_aware(training(net))  # type: ignore[type-var]
     with pytest.raises(ModelError, match=r"quantized already(?s:.*)leave precision out"):

@@ -15,6 +15,7 @@ from nncompile.ir.types import Array, Type, check_unmasked, i64
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import RANDOM_STATE, Model
+from nncompile.program.quantization_aware import warn_of_unknown_ranges
 from nncompile.program.step import Step
 from nncompile.runtime import check_state, load_state
 from nncompile.runtime.origin import tell_of_another
@@ -90,6 +91,7 @@ def weights_of(
     parameters = replace(parameters, tensors=tensors)
     arrays = {**random, **parameters.fitted(required, allowed)}
     tell_of_another(parameters.name, parameters.about, model)
+    warn_of_unknown_ranges(arrays)
     return {name: arrays[name] for name in types}
 
 

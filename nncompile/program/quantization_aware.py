@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, did_you_mean
+from nncompile.diagnostics.errors import ModelError, ModelWarning, did_you_mean, warn
 from nncompile.diagnostics.locations import recording_locations
-from nncompile.diagnostics.options import fraction
+from nncompile.diagnostics.options import flag, fraction
 from nncompile.elementwise import abs, maximum, minimum, rint, stop_gradient, where
 from nncompile.elementwise import clip as bounded
 from nncompile.ir.basic import cast, const
@@ -18,7 +18,7 @@ from nncompile.ir.graph import Input, input_of
 from nncompile.ir.names import matches, unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.transform import rebuilt, transformed
-from nncompile.ir.types import Type, f32, i32, u8
+from nncompile.ir.types import Array, Type, f32, i32, u8
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.convolution.convolve import Conv
@@ -43,11 +43,33 @@ def with_quantization(
     """The model with what enters its products rounded to 8-bit integers; see
     `dsl.quantization_aware`. Raises `ModelError` where no product has a weight that is matched."""
     aware = _Aware(
-        model, patterns_of("params", params), fraction("momentum", momentum), per_channel
+        model,
+        patterns_of("params", params),
+        fraction("momentum", momentum),
+        flag("per_channel", per_channel),
     )
     result: Any = aware.result()
     changed: M = result
     return changed
+
+
+class UnknownRangeWarning(ModelWarning):
+    """A model that was not trained since its products are rounded: of what enters them no range is
+    known, so that all of it is rounded to 0."""
+
+
+def warn_of_unknown_ranges(state: Mapping[str, Array]) -> None:
+    """Warns of a state in which layers have not seen what enters them."""
+    lows = [path for path in state if path.rpartition(".")[2] == LOW]
+    highs = {path: f"{path.removesuffix(LOW)}{HIGH}" for path in lows}
+    unknown = [low for low, high in highs.items() if high in state and state[low] > state[high]]
+    if unknown:
+        owners = ", ".join(low.rpartition(".")[0] for low in unknown)
+        warn(
+            f"the ranges of what enters {owners} are not known, and all of it is rounded to 0: "
+            "train some steps first, trainer.fit(...)",
+            UnknownRangeWarning,
+        )
 
 
 class _Aware:
@@ -71,6 +93,11 @@ class _Aware:
             values = [*model.outputs.values(), *model.updates.values()]
             values = transformed(values, self._made)
         if not self.states:
+            if not self.known:
+                raise ModelError(
+                    f"model {model.name} has no matrix product or convolution of float32 weights "
+                    "that are not rounded already"
+                )
             names = (self.patterns,) if isinstance(self.patterns, str) else self.patterns
             raise ModelError(
                 f"model {model.name} has no matrix product or convolution whose weight "

@@ -10,6 +10,7 @@ from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_mode
 from nncompile.diagnostics.errors import FeedError
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
+from nncompile.program.quantization_aware import warn_of_unknown_ranges
 from nncompile.runtime import Session
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
@@ -137,4 +138,6 @@ def ports_of(model: Model, runs: Fed) -> list[Port]:
 
 def _state_inputs(session: Session, state: State) -> dict[str, Any]:
     """The part of the state that a session takes as inputs."""
-    return {port.name: state[port.name] for port in session.inputs if port.name in state}
+    inputs = {port.name: state[port.name] for port in session.inputs if port.name in state}
+    warn_of_unknown_ranges(inputs)
+    return inputs
