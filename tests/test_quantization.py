@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,15 @@ def test_rows_that_share_a_range_are_not_apart(tmp_path: Path) -> None:
         session = Session(tmp_path / "y.onnx")
         one, same = (session.run({"x": batch})["y"][0] for batch in beside)
         assert np.array_equal(one, same) == is_apart == (METADATA_KEY in session.metadata)
+
+
+def test_what_4_bits_need_is_named(read: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.delitem(
+        sys.modules, "onnxruntime.quantization.matmul_nbits_quantizer", raising=False
+    )
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    with pytest.raises(BackendError, match=r"(?s)needs onnx_ir.*nncompile\[quantization\]"):
+        read.export(tmp_path / "int4.onnx", precision="int4")
 
 
 def test_weights_of_4_bits(read: Any, seen: Any, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.extras import extra
+from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.options import positive
 from nncompile.ir.types import Array
 from nncompile.parallel.group import Operation, gathered_texts
 from nncompile.parallel.processes import Processes
@@ -67,12 +69,17 @@ class MpiGroup:
         wait_until(lambda: bool(are_done(pending)), self.rank, self._timeout)
 
 
+@suggests_names
 def mpi(communicator: Any = None, timeout: float = TIMEOUT) -> Processes:
     """The processes that `mpirun -n N python SCRIPT.py` started, for `Trainer(recipe,
     parallel=mpi())`: each runs the same script, and computes its rows of every batch. One that does
     not answer for `timeout` seconds ends the training. `communicator` is one of mpi4py, where it is
-    not to be all of them. Raises `ModelError` where mpi4py is not installed or MPI does not start.
+    not to be all of them. Raises `ModelError` where mpi4py is not installed, MPI does not start or
+    that is no communicator.
     """
+    timeout = positive("timeout", timeout)
+    if communicator is not None and not hasattr(communicator, "Dup"):
+        raise ModelError(f"communicator must be one of mpi4py, got {communicator!r}")
     module = _mpi4py()
     world = module.COMM_WORLD if communicator is None else communicator
     return Processes(MpiGroup(world.Dup(), timeout))

@@ -157,10 +157,10 @@ def weights_of_4_bits(model: onnx.ModelProto, skip: Sequence[str] = ()) -> onnx.
     """The model with the weights of its matrix products in 4 bits: whole numbers from −8 to 7 with
     a scale for each block of `BLOCK` in a column, and activations as they are. onnxruntime
     multiplies by them as they lie (`MatMulNBits`, of its own domain). Raises `BackendError` where
-    there is no such product."""
-    module = extra(
-        "onnxruntime.quantization.matmul_nbits_quantizer", "onnxruntime", "int4", "", BackendError
-    )
+    there is no such product, or onnx_ir is not installed, which onnxruntime's quantizer needs."""
+    name, hint = "matmul_nbits_quantizer", "pip install 'nncompile[quantization]'"
+    what = "a file with weights of 4 bits"
+    module = extra(f"onnxruntime.quantization.{name}", "onnx_ir", what, hint, BackendError)
     found = chosen(model, skip)
     names = {layer.node for layer in found if layer.operator != "Conv"}
     if not names:
