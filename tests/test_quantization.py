@@ -124,6 +124,14 @@ def test_a_table_is_stored_in_16_bits(read: Any, tmp_path: Path) -> None:
     report = precision_report(read, tmp_path / "half.onnx", TEXT)
     before, after = report.metrics["loss"]
     assert after == pytest.approx(before, rel=1e-3)
+    assert len(report.layers) == 7 and all(x.decibels > 50 for x in report.layers)
+
+
+def test_layers_of_16_bits_are_compared_with_their_own(seen: Any, tmp_path: Path) -> None:
+    seen.export(tmp_path / "half.onnx", precision="f16")
+    report = precision_report(seen, tmp_path / "half.onnx", HELD_OUT)
+    assert {x.path for x in report.layers} == {"conv2d", "conv2d_1", "head"}
+    assert all(x.decibels > 50 for x in report.layers)
 
 
 def test_convolutions_of_8_bits_classify_as_before(seen: Any, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ Batches = Sequence[Mapping[str, Array]]
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 # What runs on integers between products, so that they need not be floats on the way.
 _BETWEEN = ("Relu", "Clip", "MaxPool", "Add", "Reshape")
+_FOLDED = "_folded"  # after the names of weights that were computed beforehand
 BLOCK = 32  # weights that share a scale of 4 bits
 
 
@@ -259,17 +260,7 @@ def layer_errors(file: Path, quantized_file: Path, batches: Batches) -> list[Lay
     """The error on the data of each layer that has one, with what those before it add; the
     largest first."""
     model, after = onnx.load(file), onnx.load(quantized_file)
-    tensors = {node.name: node.output[0] for node in after.graph.node}
-    produced = set(tensors.values())
-    pairs = []
-    for layer in layers(model):
-        there = tensors.get(layer.node, layer.result)
-        here = there.removesuffix("_QuantizeLinear_Input")
-        # What follows a node may be part of how its result is quantized, such as a ReLU.
-        after_it = (f"{here}_DequantizeLinear_Output", here, there)
-        there = next((name for name in after_it if name in produced), "")
-        if there:
-            pairs.append((layer, here, there))
+    pairs = _of_halves(model, after) or _of_integers(model, after)
     exact = _with_outputs(model, [here for _, here, _ in pairs])
     session = _with_outputs(after, [there for *_, there in pairs])
     signal, noise = np.zeros(len(pairs)), np.zeros(len(pairs))
@@ -285,6 +276,54 @@ def layer_errors(file: Path, quantized_file: Path, batches: Batches) -> list[Lay
     ]
     rounded = [error for error in errors if error.decibels < math.inf]
     return sorted(rounded, key=lambda error: error.decibels)
+
+
+def _of_integers(model: onnx.ModelProto, after: onnx.ModelProto) -> list[tuple[Layer, str, str]]:
+    """Of each layer the tensors that are its result in both files, the second of which
+    onnxruntime's quantizer has made: it keeps names."""
+    tensors = {node.name: node.output[0] for node in after.graph.node}
+    produced = set(tensors.values())
+    pairs = []
+    for layer in layers(model):
+        there = tensors.get(layer.node, layer.result)
+        here = there.removesuffix("_QuantizeLinear_Input")
+        # What follows a node may be part of how its result is quantized, such as a ReLU.
+        after_it = (f"{here}_DequantizeLinear_Output", here, there)
+        there = next((name for name in after_it if name in produced), "")
+        if there:
+            pairs.append((layer, here, there))
+    return pairs
+
+
+def _of_halves(model: onnx.ModelProto, after: onnx.ModelProto) -> list[tuple[Layer, str, str]]:
+    """The same of a file with weights of 16 bits, whose nodes are known by these: they are not
+    those of the other file, and have other numbers in their names."""
+    halves = {x.name for x in after.graph.initializer if x.data_type == onnx.TensorProto.FLOAT16}
+    biased = {node.name for node in model.graph.node if len(node.input) > 2}
+    products: dict[str, list[onnx.NodeProto]] = {}
+    for node in after.graph.node:
+        if node.op_type in PRODUCTS and node.input[1] in halves:
+            products.setdefault(node.input[1].removesuffix(_FOLDED), []).append(node)
+    pairs = []
+    for layer in layers(model):
+        of_weight = products.get(layer.weight.removesuffix(_FOLDED))
+        if not of_weight:
+            continue
+        product = of_weight.pop(0)
+        lacks_bias = layer.node in biased and len(product.input) == 2
+        result = _after(after, product, ("Cast", "Add") if lacks_bias else ("Cast",))
+        if result:
+            pairs.append((layer, layer.result, result))
+    return pairs
+
+
+def _after(model: onnx.ModelProto, node: onnx.NodeProto, operators: Sequence[str]) -> str:
+    """The result of the operators that follow a node one by one; empty where they do not."""
+    result: str = node.output[0]
+    for operator in operators:
+        following = [n for n in model.graph.node if n.op_type == operator and result in n.input]
+        result = following[0].output[0] if len(following) == 1 else ""
+    return result
 
 
 def _decibels(signal: float, noise: float) -> float:
