@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,25 @@ def test_tritonclient_predicts_and_trains(
     assert process.wait(20) == 0
     for name, x in load_state(tmp_path / "saved.safetensors")[0].items():
         np.testing.assert_array_equal(x, runner.state()[name])
+
+
+@pytest.mark.slow
+def test_who_is_in_a_hurry_reads_no_traceback(
+    served: tuple[Any, subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Also while a client sends its request."""
+    client, process = served
+    host, port = client._parsed_url.host, client._parsed_url.port
+    with socket.create_connection((host, port)) as slow:
+        slow.sendall(b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        assert client.is_server_live()
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert process.stdout is not None and process.stdout.read() == "stopped\n"
+    assert process.wait(20) == 0
+    assert (tmp_path / "saved.safetensors").exists()
+    client.close()
 
 
 def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:

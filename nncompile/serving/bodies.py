@@ -51,8 +51,8 @@ class Body:
             ) from None
 
     async def drain(self) -> None:
-        """Reads what is left and throws it away, for some seconds."""
-        with contextlib.suppress(TimeoutError, ClientDisconnect):
+        """Reads what is left and throws it away, for some seconds, or until the server ends."""
+        with contextlib.suppress(TimeoutError, ClientDisconnect, asyncio.CancelledError):
             await asyncio.wait_for(self._thrown_away(), _PATIENCE)
 
     async def _within(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,12 @@ class _Server(uvicorn.Server):
         """Starts."""
         await super().startup(sockets)
         self._told()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends; a second Ctrl-C at once, and says nothing of where each request was."""
+        if self.should_exit and sig == signal.SIGINT:
+            logging.getLogger("uvicorn.error").disabled = True
+        super().handle_exit(sig, frame)
 
 
 @contextmanager
