@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nncompile import BackendError, StepRunner
 from nncompile.program.loss_scaling import SCALE, SKIPPED, TRACKER
 from nncompile.runtime import load_state
 from tests.command_line import GOOD, fails, succeeds, written
@@ -49,3 +50,13 @@ def test_a_training_goes_on_in_another_precision(run: Path, tmp_path: Path) -> N
 def test_a_run_stays_in_its_precision(run: Path, tmp_path: Path) -> None:
     text = fails("train", written(tmp_path, GOOD), "--resume", run, "--precision", "f32")
     assert "it is of another recipe" in text and "--resume CHECKPOINT" in text
+
+
+def test_a_step_without_kernels_is_told(tmp_path: Path) -> None:
+    step = tmp_path / "step.onnx"
+    options = ("--to", "step", "--precision", "bf16", "-o", step)
+    succeeds("compile", written(tmp_path, GOOD), *options)
+    with pytest.raises(BackendError, match=r"MatMul(?s:.*)has no kernel(?s:.*)--emulate"):
+        StepRunner(step)
+    succeeds("compile", written(tmp_path, GOOD), *options, "--emulate")
+    StepRunner(step)

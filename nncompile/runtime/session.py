@@ -32,6 +32,11 @@ from nncompile.runtime.providers import (
 )
 
 RUNTIME_VERSION: str = ort.__version__
+_NO_KERNEL = "Could not find an implementation"
+_NO_KERNEL_HINT = (
+    "this provider has no kernel of it for these element types, another may have one; a step of 16 "
+    "bits needs none where it was made with emulate=True (--emulate)"
+)
 _DTYPES = {
     "tensor(bool)": np.dtype("bool"),
     "tensor(double)": np.dtype("float64"),
@@ -288,14 +293,13 @@ def _source(model: Model) -> tuple[str | bytes, str]:
 
 
 def _told(error: Exception, on_cuda: bool) -> tuple[str, str | None]:
-    """onnxruntime's message, and a way out, where a device or memory is what failed."""
+    """onnxruntime's message, and a way out, where a device, memory or a kernel is what failed."""
     text = str(error)
-    if on_cuda:
-        return cuda_failure(text) or (reason_of_runtime(error), None)
-    memory = no_memory(text)
-    return (
-        (memory, "a smaller batch_size takes less") if memory else (reason_of_runtime(error), None)
-    )
+    if on_cuda and (found := cuda_failure(text)):
+        return found
+    if memory := no_memory(text):
+        return memory, "a smaller batch_size takes less"
+    return reason_of_runtime(error), _NO_KERNEL_HINT if _NO_KERNEL in text else None
 
 
 def reason_of_runtime(error: Exception) -> str:
