@@ -135,8 +135,9 @@ def test_mistakes(tmp_path: Path) -> None:
     def half(x=bf16["n"]):
         return {"y": x + 1}
 
-    with pytest.raises(BackendError, match="no bfloat16"):
-        export(half, tmp_path, "triton", seed=0)
+    for server in ("triton", "mlserver"):
+        with pytest.raises(BackendError, match="no bfloat16"):
+            export(half, tmp_path, server, seed=0)
     with pytest.raises(FileError, match="written to a directory"):
         export(priced, tmp_path / "models.onnx", "triton", seed=0)
     with pytest.raises(FileError, match=r"written to a \.ort file"):

@@ -32,6 +32,12 @@ def export_repository(to: str, directory: Path, name: str, write: _Write) -> tup
     version = place / "1" if to == "triton" else place
     written = write(version / _MODEL)
     session = Session(version / _MODEL, threads=1, optimization="none")
+    for port in (*session.inputs, *session.outputs):
+        if port.dtype == bf16.numpy:
+            raise BackendError(
+                f"{port}: Triton's onnxruntime and MLServer have no bfloat16",
+                hint="declare it as f32, and convert it in the model: cast(x, bf16)",
+            )
     texts = {"triton": triton_files, "mlserver": mlserver_files}[to](name, session)
     for file, text in texts.items():
         target = place / file
@@ -60,9 +66,6 @@ def triton_files(name: str, session: Session) -> dict[str, str]:
     """The configuration of a model for Triton: where its rows are apart, requests are computed
     together. Triton has no tensors of rank 0 without the batch: its clients send numbers of one
     each, `[batch, 1]`, which it reshapes to `[batch]`. Source: its guide "Model Configuration"."""
-    for port in (*session.inputs, *session.outputs):
-        if port.dtype == bf16.numpy:
-            raise BackendError(f"{port}: Triton's onnxruntime has no bfloat16")
     rows = METADATA_KEY in session.metadata
     lines = [
         f"name: {json.dumps(name)}",
