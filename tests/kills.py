@@ -29,12 +29,11 @@ EVERY = 20  # steps from one state that is written to the next
 ENDING = 5.0  # seconds
 MODEL = """
 import numpy as np
-from dsl import Dense, Dropout, cross_entropy, f32, i64, model, relu, sgd, training
+from dsl import Dense, Dropout, cross_entropy, f32, i64, model, sgd, training
 
 @model
 def net(x=f32["batch", 20], label=i64["batch"]):
-    hidden = x >> Dense(32, relu, name="hidden") >> Dropout(0.2)
-    return {"loss": cross_entropy(hidden >> Dense(3, name="out"), label)}
+    return {"loss": cross_entropy(x >> Dropout(0.2) >> Dense(3, name="out"), label)}
 
 recipe = training(net, optimizer=sgd(0.01, 0.9), batch_size=32, epochs=100000)
 rng = np.random.default_rng(0)
