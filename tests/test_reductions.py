@@ -26,6 +26,7 @@ from dsl import (
     scan,
     tanh,
 )
+from dsl import total as total_of
 from nncompile import CompileError, compile_step, compose, training
 from nncompile.ir.graph import input_of
 from nncompile.ir.interpreter import evaluate
@@ -202,6 +203,15 @@ def test_losses_that_parts_do_not_make_are_irreducible(case: str) -> None:
     far = max(np.abs(several[path] - one[path]).max() for path in step.parameters)
     assert (far < 1e-6) == is_reducible
     assert ("loss" not in step.reductions.irreducible) == is_reducible
+
+
+def test_a_total_of_a_batch_that_is_not_cut_is_that_of_each_process() -> None:
+    def net(x: Any = f64[3, 4]) -> Any:
+        return {"loss": total_of((x >> Dense(1, name="out")).sum())}
+
+    step = compose(training(model(net), optimizer=sgd(0.1)))
+    kinds = {step.reductions.by_name[name].kind for name in ("loss", "out.weight.grad")}
+    assert kinds == {"mean"}
 
 
 def test_random_numbers_across_rows_are_found() -> None:

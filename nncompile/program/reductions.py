@@ -67,8 +67,8 @@ class Reductions:
         """The gradients of a loss, by path, as they are handed over; at the state `now`."""
         if not follows_from_parts(self.model.outputs[loss], self.model.examples):
             self.irreducible[loss] = (
-                "what a batch gives is neither the sum nor the mean of what its parts give; "
-                "write a masked mean as ratio(total, count)"
+                "it is neither a mean nor a sum over the examples; write a masked mean as "
+                "ratio(total, count)"
             )
         reduction = self._of_output(loss, now)
         names = [input_of(leaf).name for leaf in gradients.values()]
@@ -124,7 +124,7 @@ class Reductions:
             if part.kind == "pooled":
                 self.by_name[name] = Reduction("concatenate")
             elif part.kind == "total" or is_sum(part.value, self.model.examples):
-                self.by_name[name] = SUM
+                self.by_name[name] = self._sum
             else:
                 count = self._examples() if part.count is None else size_value(part.count, f32)
                 self.by_name[name] = self._mean(name, count)
@@ -141,10 +141,15 @@ class Reductions:
     def _of_output(self, output: str, now: Mapping[Value, Value]) -> Reduction:
         adds_up, weight = weighing(self.model, output)
         if adds_up:
-            return SUM
+            return self._sum
         if weight is not None and now:
             (weight,) = replace([weight], now)
         return self._mean(output, weight)
+
+    @property
+    def _sum(self) -> Reduction:
+        """How a sum is reduced: of a batch that is not cut, each process has it all."""
+        return Reduction("mean") if self.model.examples is None else SUM
 
     def _examples(self) -> Value | None:
         examples = self.model.examples
