@@ -56,10 +56,12 @@ PASSES: dict[str, Pass] = {
 
 # They are one rewriting each, which makes a graph anew once and not for every pass. Numbers are
 # folded before formulas are joined, which ask how often a value is needed; so do `common` (for what
-# else there is) and the products at the end. Beside the others `transposes` would leave some more.
+# else there is) and the products at the end.
 TOGETHER = (
     ("release", "fold"),
-    ("algebra", "stabilise", "casts", "reshapes", "scatters", "dead", "hoist"),
+    ("algebra", "stabilise", "casts", "reshapes"),
+    ("scatters", "dead"),
+    ("transposes", "hoist"),
     ("gemm", "convolution", "update"),
 )
 
