@@ -99,6 +99,23 @@ def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
         assert trainer.step == 16
 
 
+def test_processes_with_other_numbers_of_batches_end_with_a_message() -> None:
+    compiled = compile_step(recipe())
+    compiled.content("gradient"), compiled.content("following")
+    batches = [{name: x[i : i + 7] for name, x in data().items()} for i in range(0, 28, 7)]
+
+    def work(processes: Processes) -> Any:
+        own = batches[: 3 + processes.rank]
+        Trainer(compiled, threads=1, parallel=processes).fit(
+            (batch for batch in own), epochs=1, verbose=0
+        )
+
+    for error in in_threads(2, work):
+        assert isinstance(error, ProcessError)
+        assert "one makes a step where another is done" in str(error)
+        assert "as many batches in each process" in str(error)
+
+
 def test_running_statistics_are_the_same_in_all(tmp_path: Path) -> None:
     def normalized(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
         return plain(image >> BatchNorm(name="norm"), label)

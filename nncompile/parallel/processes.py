@@ -24,6 +24,8 @@ from nncompile.train.events import Callback, Event, EventTrainer, Kind
 from nncompile.train.interrupts import error_of
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# What processes meet for: to make a step, to say something, to hand over a state, to end a block.
+_STEP, _MESSAGE, _STATE, _END = range(4)
 
 
 class Processes:
@@ -66,16 +68,22 @@ class Processes:
         """What stands for a callback of the first process here."""
         return Absent(callback)
 
-    def meet(self) -> None:
+    def meet(self, purpose: int = _STEP) -> None:
         """Waits for all processes. Raises the `ProcessError` of one that failed, or what ends a
-        training after a signal."""
+        training after a signal, and one where processes have come for different purposes."""
         with self._answering():
-            failures = np.zeros(1, np.int64)
-            self._control.allreduce(failures, operation="max")
-            if not failures[0]:
+            numbers = np.array([0, purpose, -purpose], np.int64)
+            self._control.allreduce(numbers, operation="max")
+            failed, last, first = numbers
+            if not failed and last == -first:
                 return
-            texts = self._control.agree("")
+            texts = self._control.agree("") if failed else []
         self._is_told = True
+        if not failed:
+            raise ProcessError(
+                "the processes are apart: one makes a step where another is done",
+                hint="a generator must give as many batches in each process",
+            )
         rank, text = next((rank, text) for rank, text in enumerate(texts) if text)
         about = json.loads(text)
         if about["signal"]:
@@ -84,7 +92,7 @@ class Processes:
 
     def said(self, value: Any) -> list[Any]:
         """What each process says, as JSON has it, in their order."""
-        self.meet()
+        self.meet(_MESSAGE)
         with self._answering():
             return [json.loads(text) for text in self.group.agree(json.dumps(value))]
 
@@ -105,7 +113,7 @@ class Processes:
 
     def _sent(self, content: bytes) -> bytes:
         """What the first process has, in all."""
-        self.meet()
+        self.meet(_STATE)
         with self._answering():
             length = np.array([len(content)], np.int64)
             self.group.broadcast(length)
@@ -124,7 +132,7 @@ class Processes:
             with _ignoring_signals(not self.is_first):
                 yield
                 if self._depth == 1 and not self._is_told:
-                    self.meet()
+                    self.meet(_END)
         except BaseException as error:
             self._tell(error)
             raise
@@ -138,7 +146,7 @@ class Processes:
         if self._is_told or self._is_lost:
             return
         with contextlib.suppress(ProcessError), self._answering():
-            self._control.allreduce(np.ones(1, np.int64), operation="max")
+            self._control.allreduce(np.ones(3, np.int64), operation="max")
             self._control.agree(json.dumps(_described(error)))
             self._is_told = True
 
