@@ -14,10 +14,11 @@ import pytest
 from dsl import Dense, bf16, boolean, cumsum, f16, f32, i64, model, mse, sgd, softmax, training, u8
 from nncompile.compiler.compile import compile_step
 from nncompile.compiler.export import export
-from nncompile.diagnostics.errors import FeedError
+from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.program.model import Model
 from nncompile.program.rows import METADATA_KEY, rows_apart
 from nncompile.runtime import Session
+from nncompile.runtime.stopping import Stop
 from nncompile.serving.limits import Limits
 from nncompile.serving.models import ServedModel, opened
 
@@ -299,16 +300,44 @@ def test_files_of_others_are_joined_where_the_user_says_so(tmp_path: Path) -> No
     assert ServedModel("two", Session(files["two"]), rows=True).rows is None
 
 
-def test_a_step_that_makes_the_state_nan_is_taken_back(tmp_path: Path) -> None:
-    @model
-    def line(a=f32["batch", 4], b=f32["batch"]):
-        return {"loss": mse((a >> Dense(1))[:, 0], b)}
+@model
+def line(a=f32["batch", 4], b=f32["batch"]):
+    return {"loss": mse((a >> Dense(1))[:, 0], b)}
 
+
+class Late(Stop):
+    """Asked after the run, before it has said that it is done."""
+
+    def done(self) -> bool:
+        self.ask()
+        return super().done()
+
+
+def test_a_step_that_makes_the_state_nan_is_taken_back(tmp_path: Path) -> None:
     export(compile_step(training(line, optimizer=sgd(0.1))), tmp_path / "step.onnx", "step")
     step = opened(tmp_path / "step.onnx", "step")
     good = {"a": X, "b": X[:, 0]}
-    before = float(step.run(good)["loss"])
+    before = float(step.run(good, Stop())["loss"])
     for worst in (np.nan, np.inf):
         with pytest.raises(FeedError, match=r"makes dense\.\w+ NaN or infinite"):
-            step.run({**good, "b": np.full(2, worst, np.float32)})
-    assert 0 < float(step.run(good)["loss"]) < before
+            step.run({**good, "b": np.full(2, worst, np.float32)}, Stop())
+    assert 0 < float(step.run(good, Stop())["loss"]) < before
+
+
+@pytest.mark.parametrize("stop", [Stop, Late], ids=["while it runs", "when it has run"])
+def test_a_step_that_is_stopped_is_not_made(tmp_path: Path, stop: type[Stop]) -> None:
+    """Who was told that it took too long may send the batch again."""
+    export(compile_step(training(line, optimizer=sgd(0.1))), tmp_path / "step.onnx", "step")
+    step = opened(tmp_path / "step.onnx", "step")
+    good = {"a": X, "b": X[:, 0]}
+    for _ in range(2):  # the first run of such sizes has a way of its own
+        stopped = stop()
+        if stop is Stop:
+            stopped.ask()
+        with pytest.raises(BackendError, match=r"terminate flag|was stopped"):
+            step.run(good, stopped)
+    first = step.run(good, Stop())
+    assert first == opened(tmp_path / "step.onnx", "step").run(good, Stop())
+    with pytest.raises(BackendError, match=r"terminate flag|was stopped"):
+        step.run(good, stopped)
+    assert step.run(good, Stop())["loss"] < first["loss"]

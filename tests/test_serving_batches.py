@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.runtime import Port
 from nncompile.serving.limits import Limits
+from nncompile.serving.problems import RequestError
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 Batcher = pytest.importorskip("nncompile.serving.batching").Batcher
@@ -34,7 +36,7 @@ class Doubling:
         self.sizes: list[int] = []
         self.go_on = threading.Event()
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    def run(self, feeds: Mapping[str, np.ndarray], stop: Any) -> Arrays:
         assert self.go_on.wait(20)
         self.sizes.append(len(feeds["x"]))
         if (feeds["x"] == 13).any():
@@ -143,6 +145,41 @@ def test_who_waits_too_long_is_told_and_forgotten() -> None:
 
     answered(served, use, Limits(timeout=0.05))
     assert served.sizes[-1] == 1 and len(served.sizes) <= 3
+
+
+def test_a_run_goes_on_for_whoever_still_waits_for_it() -> None:
+    """It is stopped when nobody does."""
+    stops: list[Any] = []
+    asked = []
+
+    class Slow(Doubling):
+        def run(self, feeds: Mapping[str, np.ndarray], stop: Any) -> Arrays:
+            stops.append(stop)
+            if len(stops) == 1:
+                return super().run(feeds, stop)
+            while not stop.asked and (feeds["x"] == 1).all():
+                time.sleep(0.005)
+            time.sleep(0.12 if len(stops) == 2 else 0)
+            return super().run(feeds, stop)
+
+    served = Slow()
+
+    async def use(batcher: Any) -> None:
+        async def late(seconds: float, number: float) -> Any:
+            await asyncio.sleep(seconds)
+            return await batcher.run({"x": rows(number)})
+
+        tasks = [asyncio.create_task(late(*x)) for x in ((0, 0), (0.01, 2), (0.08, 3))]
+        await asyncio.sleep(0.09)
+        served.go_on.set()  # the first one ends, and the others are computed together
+        first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+        assert first["y"][0, 0] == 0 and second.status == 504 and third["y"][0, 0] == 6
+        asked.extend(stop.asked for stop in stops)
+        with pytest.raises(RequestError, match="took more than"):
+            await batcher.run({"x": rows(1)})
+
+    answered(served, use, Limits(timeout=0.15))
+    assert served.sizes == [1, 2, 1] and asked == [False, False] and stops[2].asked
 
 
 def test_more_than_so_many_do_not_wait() -> None:

@@ -82,7 +82,10 @@ def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:
 
 
 def run_bound(
-    session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str]
+    session: ort.InferenceSession,
+    feeds: Mapping[str, Array],
+    outputs: Sequence[str],
+    options: ort.RunOptions | None = None,
 ) -> list[Array]:
     """The outputs of a run on buffers, which may be of any element type."""
     binding = session.io_binding()
@@ -90,5 +93,5 @@ def run_bound(
         binding.bind_ortvalue_input(name, buffer_of(np.array(array, order="C")))
     for name in outputs:
         binding.bind_output(name, "cpu")
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     return [array_of(x) for x in binding.get_outputs()]

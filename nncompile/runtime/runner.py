@@ -42,6 +42,7 @@ from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.runtime.step_sources import METADATA_KEY, step_of
+from nncompile.runtime.stopping import Stop
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -88,6 +89,7 @@ class StepRunner:
     """
 
     trouble: tuple[Row, ...] = ()  # what it knows of a loss that is not finite
+    stop: Stop | None = None  # by which another thread ends the steps made from now on
 
     def __init__(
         self,
@@ -194,13 +196,15 @@ class StepRunner:
         if at.can_undo:  # the step writes over what the one before it read, also where it fails
             self._at = at._replace(can_undo=False)
         try:
-            if self._plan in self._planned:
-                self._runs[side]()
-            else:
+            if self._plan not in self._planned:
                 give_back()  # what the state was made of
-                self.session.run_first(self._bindings[side])
+                self.session.run_first(self._bindings[side], self.stop)
                 give_back()
                 self._planned.add(self._plan)
+            elif self.stop is None:
+                self._runs[side]()
+            else:
+                self.session.run_until(self._bindings[side], self.stop)
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch) from error
         for target, result in self._apart:

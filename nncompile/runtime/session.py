@@ -30,6 +30,7 @@ from nncompile.runtime.providers import (
     resolve_providers,
     strictness,
 )
+from nncompile.runtime.stopping import Stop
 
 RUNTIME_VERSION: str = ort.__version__
 _NO_KERNEL = "Could not find an implementation"
@@ -191,10 +192,14 @@ class Session:
         return from_json(text, self.name) if text else {}
 
     def run(
-        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+        self,
+        feeds: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        stop: Stop | None = None,
     ) -> dict[str, Array]:
-        """The outputs, or those named, by name. Raises `FeedError` for data that do not fit the
-        inputs, `BackendError` where the model fails on them."""
+        """The outputs, or those named, by name. Another thread can end it by `stop`. Raises
+        `FeedError` for data that do not fit the inputs, `BackendError` where the model fails on
+        them or is stopped."""
         arrays = check_feeds(self.inputs, feeds)
         output_names = [port.name for port in self.outputs]
         names = output_names if outputs is None else list(outputs)
@@ -207,12 +212,13 @@ class Session:
         if not names:
             return {}
         if self._for_empty is not None and any(x.size == 0 for x in arrays.values()):
-            return self._of_empty.run(feeds, outputs)
+            return self._of_empty.run(feeds, outputs, stop)
+        options = None if stop is None else stop.options
         try:
             if self._binds:
-                results = run_bound(self.onnxruntime, arrays, names)
+                results = run_bound(self.onnxruntime, arrays, names, options)
             else:
-                options = None if self._has_run else self._first_options()
+                options = options if self._has_run else self._first_options(options)
                 results = self.onnxruntime.run(names, arrays, options)
                 self._has_run = True
         except RUN_ERRORS as error:
@@ -245,15 +251,20 @@ class Session:
         reason, hint = _told(error, self.device[0] == "cuda")
         return BackendError(f"{self.name} failed on these data: {reason}", rows=rows, hint=hint)
 
-    def run_first(self, binding: Any) -> None:
+    def run_first(self, binding: Any, stop: Stop | None = None) -> None:
         """Runs what is bound, of sizes that were not run before; see `_first_options`."""
-        self.onnxruntime.run_with_iobinding(binding, self._first_options())
+        options = self._first_options(None if stop is None else stop.options)
+        self.onnxruntime.run_with_iobinding(binding, options)
 
-    def _first_options(self) -> ort.RunOptions:
+    def run_until(self, binding: Any, stop: Stop) -> None:
+        """Runs what is bound, until it is stopped."""
+        self.onnxruntime.run_with_iobinding(binding, stop.options)
+
+    def _first_options(self, options: ort.RunOptions | None = None) -> ort.RunOptions:
         """Those of the first run with some sizes: they give the memory back that it takes.
         onnxruntime plans one block of memory for such sizes in it, for all later runs, beside which
         it would keep the other for ever."""
-        options = ort.RunOptions()
+        options = options or ort.RunOptions()
         if self.device[0] == "cpu":
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return options

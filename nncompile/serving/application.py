@@ -18,7 +18,7 @@ from nncompile.diagnostics.errors import CompileError, closest
 from nncompile.diagnostics.version import VERSION
 from nncompile.runtime.open_inference import described
 from nncompile.serving.batching import Batcher
-from nncompile.serving.bodies import Body, Refusal
+from nncompile.serving.bodies import Body, Deadlines, Refusal
 from nncompile.serving.limits import Limits
 from nncompile.serving.measures import CONTENT_TYPE, Measures
 from nncompile.serving.messages import HEADER_LENGTH, parsed, response
@@ -29,7 +29,8 @@ _GONE = 499  # the client went before it had an answer; no one reads it
 
 
 def application(models: Sequence[Served], limits: Limits) -> FastAPI:
-    """An application (ASGI) that serves the models by their names."""
+    """An application (ASGI) that serves the models by their names. Its `state.end` is called as
+    soon as the server is to end."""
     serving = _Serving({served.name: served for served in models}, limits)
     # No pages of documentation, which load scripts from elsewhere.
     app = FastAPI(
@@ -51,6 +52,7 @@ def application(models: Sequence[Served], limits: Limits) -> FastAPI:
     app.add_api_route("/v2/models/{name}/infer", serving.infer, methods=["POST"])
     app.add_exception_handler(HTTPException, _of_path)
     app.add_exception_handler(CompileError, _of_model)
+    app.state.end = serving.deadlines.end
     return app
 
 
@@ -59,6 +61,7 @@ class _Serving:
 
     def __init__(self, models: Mapping[str, Served], limits: Limits) -> None:
         self._models, self._limits = models, limits
+        self.deadlines = Deadlines(limits)
         self._measures = Measures()
         self._batchers: dict[str, Batcher] = {}
         self._open = 0
@@ -106,7 +109,7 @@ class _Serving:
             self._measures.ended(label, status, time.perf_counter() - begin)
 
     async def _inferred(self, name: str, request: Request) -> Response:
-        incoming = Body(request, self._limits.body, self._limits.timeout)
+        incoming = Body(request, self.deadlines)
         try:
             served = self._served(name)
             if self._open > self._limits.requests:

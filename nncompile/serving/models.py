@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from nncompile.diagnostics.errors import FeedError, did_you_mean
+from nncompile.diagnostics.errors import BackendError, FeedError, did_you_mean
 from nncompile.ir.types import Array, is_real
 from nncompile.program.rows import METADATA_KEY as ROWS
 from nncompile.runtime import METADATA_KEY, Port, Session, StepRunner, load_state, save_state
 from nncompile.runtime.feeds import check_feeds
+from nncompile.runtime.stopping import Stop
 from nncompile.runtime.tensor_files import state_path
 
 SAVED_EVERY = 60.0
@@ -31,7 +32,7 @@ class Served(Protocol):
     outputs: tuple[Port, ...]
     rows: str | None
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+    def run(self, feeds: Mapping[str, Array], stop: Stop) -> dict[str, Array]: ...
     def close(self) -> None: ...
 
 
@@ -47,9 +48,9 @@ class ServedModel:
         is_apart = rows or session.metadata.get(ROWS) == first
         self.rows = first if isinstance(first, str) and is_apart else None
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], stop: Stop) -> dict[str, Array]:
         """All outputs. Raises what `Session.run` does."""
-        return self._session.run(feeds)
+        return self._session.run(feeds, stop=stop)
 
     def close(self) -> None:
         """There is nothing to be kept."""
@@ -72,10 +73,14 @@ class ServedStep:
         self._bounded = [n for n, x in runner.views().items() if is_real(x.dtype) and _is_finite(x)]
         self._saved = time.monotonic()
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], stop: Stop) -> dict[str, Array]:
         """The metrics of a step on these data. Raises what `StepRunner.step` does, and `FeedError`
-        where the state would not be finite."""
+        where the state would not be finite. A step that is stopped is not made."""
+        self._runner.stop = stop
         self._runner.step(check_feeds(self.inputs, feeds))
+        if not stop.done():
+            self._runner.undo()
+            raise BackendError(f"{self.name} was stopped")
         views = self._runner.views()
         lost = next((name for name in self._bounded if not _is_finite(views[name])), None)
         if lost is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import uvicorn
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.reading import reason_of
 from nncompile.serving.application import application
+from nncompile.serving.connections import Connection
 from nncompile.serving.limits import Limits
 from nncompile.serving.models import Served
 
@@ -28,18 +30,11 @@ def serve(
 ) -> None:
     """Serves the models until the process is told to end (SIGINT, as by Ctrl-C, or SIGTERM): what
     is being computed is answered, for `limits.timeout` seconds at most, and the models are closed.
-    `started` is called with the address as soon as requests are taken. Raises `FileError` where the
-    port cannot be had, and where the state of a step cannot be written."""
+    What clients still send or take has `limits.grace` seconds for it. `started` is called with the
+    address as soon as requests are taken. Raises `FileError` where the port cannot be had, and
+    where the state of a step cannot be written."""
     with listening(host, port) as (listener, url):
-        config = uvicorn.Config(
-            application(models, limits),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=int(limits.timeout) + 1,
-        )
-        server = _Server(config, lambda: started(url))
+        server = Server(models, limits, lambda: started(url))
         with _ended_by_signals(server):
             server.run(sockets=[listener])
     for served in models:
@@ -68,17 +63,36 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         yield listener, f"http://{place}:{listener.getsockname()[1]}"
 
 
-class _Server(uvicorn.Server):
-    """Says when it takes requests."""
+class Server(uvicorn.Server):
+    """A server of models. Says when it takes requests, and tells the application when it ends."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._told = started
+    def __init__(
+        self, models: Sequence[Served], limits: Limits, started: Callable[[], None]
+    ) -> None:
+        app = application(models, limits)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=type("Connection", (Connection,), {"limits": limits}),
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=math.ceil(limits.timeout) + 1,
+            )
+        )
+        self._told, self._ending = started, app.state.end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts."""
         await super().startup(sockets)
         self._told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends."""
+        self._ending()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends; a second Ctrl-C at once, and says nothing of where each request was."""
