@@ -1,30 +1,40 @@
-"""One-line faults for `python -m tests.planted`: the file, the line, what replaces it, and the
-tests that should catch it (arguments of pytest)."""
+"""One-line faults for `python -m tests.planted`, a file of them for each part of the tree.
+
+A line names the file, and the tests that should catch the faults below it (arguments of pytest). Of
+each fault the lines with `-` are what stands in the file, and those with `+` what takes its place.
+"""
 
 from __future__ import annotations
 
-from tests.planted_faults.adaptation import ADAPTATION
-from tests.planted_faults.benchmarks import BENCHMARKS
-from tests.planted_faults.cuda import CUDA
-from tests.planted_faults.fault import Fault
-from tests.planted_faults.graphs import GRAPHS
-from tests.planted_faults.native import NATIVE
-from tests.planted_faults.onnx_files import ONNX_FILES
-from tests.planted_faults.onnx_roles import ONNX_ROLES
-from tests.planted_faults.ops import OPS
-from tests.planted_faults.parallel import PARALLEL
-from tests.planted_faults.passes import PASSES
-from tests.planted_faults.precision import PRECISION
-from tests.planted_faults.programs import PROGRAMS
-from tests.planted_faults.runtimes import RUNTIMES
-from tests.planted_faults.serving import SERVING
-from tests.planted_faults.tables import TABLES
-from tests.planted_faults.training import TRAINING
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["FAULTS", "Fault"]
+_FAULT = re.compile(r"((?:^-.*\n)+)((?:^\+.*\n)+)", re.MULTILINE)
 
-FAULTS = (
-    *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
-    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES, *BENCHMARKS, *SERVING, *RUNTIMES, *CUDA),
-    *(*PARALLEL, *PRECISION, *NATIVE),
+
+class Fault(NamedTuple):
+    """One line that becomes wrong."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+def faults_in(text: str) -> Iterator[Fault]:
+    """The faults that a text tells; parts without any are comments."""
+    for part in f"{text}\n".split("\n\n"):
+        head, _, lines = f"{part}\n".partition("\n")
+        file, _, tests = head.partition(": ")
+        for match in _FAULT.finditer(lines):
+            old, new = ("\n".join(line[2:] for line in x.splitlines()) for x in match.groups())
+            yield Fault(file, old, new, tests)
+
+
+FAULTS = tuple(
+    fault
+    for file in sorted(Path(__file__).parent.glob("*.txt"))
+    for fault in faults_in(file.read_text(encoding="utf-8"))
 )
