@@ -10,13 +10,14 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.cli.import_ import OnnxFile
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.run import HOUR
 from nncompile.cli.shared import out, print_files
 from nncompile.diagnostics.errors import BackendError, FeedError, FileError
 from nncompile.diagnostics.tables import columns
-from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
+from nncompile.frontends.onnx.reading import operator, read_model
 from nncompile.frontends.onnx.simplify.simplifying import simplified
 from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import written_together
@@ -145,4 +146,4 @@ def _written(file: Path, target: Path, no_verify: bool, seed: int, for_cuda: boo
 
 def operators_of(file: Path) -> Counter[str]:
     """The operators of a file, those of graphs within nodes among them, with their number."""
-    return Counter(operator(node) for node in all_nodes(read_model(file).graph))
+    return Counter(operator(node) for node in all_nodes(read_model(file).graph.node))

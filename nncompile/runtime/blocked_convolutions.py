@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nncompile.backends.onnx.protos import attributes_of, replace_nodes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.runtime.providers import Provider, resolve_providers
 from nncompile.runtime.session import Model, Session
@@ -98,29 +100,23 @@ def blocked(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     if not found:
         return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     rewriter = _Rewriter()
     for i, node in enumerate(model.graph.node):
         if i in found:
             rewriter.add(node, found[i])
         else:
             rewriter.nodes.append(node)
-    del result.graph.node[:]
-    result.graph.node.extend(rewriter.nodes)
+    replace_nodes(result.graph, rewriter.nodes)
     result.graph.initializer.extend(rewriter.constants.values())
     result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return result
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
 def _has_kernel(node: onnx.NodeProto, shape: Sequence[int]) -> bool:
     """Whether there is a kernel for a node with weights of that shape, which gains more than the
     layout costs."""
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     if len(shape) != 4 or attributes.get("group", 1) != 1 or "auto_pad" in attributes:
         return False
     if math.prod(shape[2:]) == 1 or not 0 < math.prod(shape) <= LARGEST:
@@ -144,7 +140,7 @@ class _Rewriter:
 
     def add(self, node: onnx.NodeProto, shape: Sequence[int]) -> None:
         """The kernel in place of a node, with weights of that shape."""
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         rank = len(shape) - 2
         dilations = list(attributes.get("dilations", [1] * rank))
         pads = list(attributes.get("pads", [0] * (2 * rank)))

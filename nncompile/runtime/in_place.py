@@ -8,11 +8,12 @@ to be done before what makes its next value begins.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from graphlib import TopologicalSorter
 
 import onnx
 
+from nncompile.backends.onnx.protos import attributes_of, taken_within
 from nncompile.ir.native import DOMAIN
 
 # A result of these may lie where the input does; what reads it reads the input.
@@ -34,7 +35,7 @@ class _Readers:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes = list(graph.node)
-        self.captured = {name for node in self.nodes for name in _captured(node)}
+        self.captured = {name for node in self.nodes for name in taken_within(node)}
         self.producers = {name: i for i, n in enumerate(self.nodes) for name in n.output if name}
         self.readers: dict[str, set[int]] = defaultdict(set)
         for i, node in enumerate(self.nodes):
@@ -46,7 +47,7 @@ class _Readers:
     def _ancestors(self) -> list[int]:
         """Of each node the set of those whose results it needs, as the bits of a number."""
         needs = {
-            i: {self.producers[name] for name in (*node.input, *_captured(node))
+            i: {self.producers[name] for name in (*node.input, *taken_within(node))
                 if name in self.producers}
             for i, node in enumerate(self.nodes)
         }  # fmt: skip
@@ -95,7 +96,7 @@ class _Readers:
 def _is_of_its_group(node: onnx.NodeProto, name: str, result: str) -> bool:
     """Whether a native kernel may write the result over that input: Elementwise reads all of a
     block before it writes any, of each of its groups of tensors apart."""
-    about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    about = attributes_of(node)
     if not node.op_type.startswith("Elementwise"):
         return False
     shared, own, results = about["shared"], about["own"], about["results"]
@@ -103,12 +104,3 @@ def _is_of_its_group(node: onnx.NodeProto, name: str, result: str) -> bool:
     group = [*node.output].index(result) // len(results)
     is_own = len(places) == 1 and (places[0] - shared) // own == group
     return is_own and places[0] >= shared and min(results) >= shared + own
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """What the graphs in a node read, among other things of that which is around it."""
-    graphs = [a.g for a in node.attribute if a.HasField("g")]
-    while graphs:
-        for inner in graphs.pop().node:
-            yield from inner.input
-            graphs.extend(a.g for a in inner.attribute if a.HasField("g"))

@@ -14,6 +14,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -22,12 +23,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from nncompile.backends.onnx.protos import attributes_of, needs, replace_nodes
 from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.names import matches
 from nncompile.ir.types import Array
 from nncompile.program.rows import METADATA_KEY
-from nncompile.runtime.cuda.graphs import needs
 from nncompile.runtime.session import Session
 
 Batches = Sequence[Mapping[str, Array]]
@@ -183,13 +184,12 @@ def weights_of_4_bits(model: onnx.ModelProto, skip: Sequence[str] = ()) -> onnx.
 def _with_products(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
     """The model with a MatMul, and an Add of the bias, in place of each Gemm of these names: of
     Gemm with weights of 4 bits there is no kernel."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
     nodes = list(result.graph.node)
     del result.graph.node[:]
     for node in nodes:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attributes = attributes_of(node)
         scales = attributes.get("alpha", 1), attributes.get("beta", 1)
         is_plain = not attributes.get("transA") and scales == (1, 1)
         if node.op_type != "Gemm" or node.name not in names or not is_plain:
@@ -216,11 +216,9 @@ def _tools() -> Any:
 
 def _saved(quantize: Any, model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
     """What one of onnxruntime's functions, which write a file, makes of a copy of the model."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "quantized.onnx"
-        quantize(copy, file, **options)
+        quantize(deepcopy(model), file, **options)
         return _in_order(onnx.load(file))
 
 
@@ -230,8 +228,7 @@ def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = list(model.graph.node)
     made = {name: i for i, node in enumerate(nodes) for name in node.output}
     before = {i: [made[n] for n in needs(node) if n in made] for i, node in enumerate(nodes)}
-    del model.graph.node[:]
-    model.graph.node.extend(nodes[i] for i in TopologicalSorter(before).static_order())
+    replace_nodes(model.graph, (nodes[i] for i in TopologicalSorter(before).static_order()))
     return model
 
 
@@ -334,8 +331,7 @@ def _decibels(signal: float, noise: float) -> float:
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> Session:
     """The model with these tensors as outputs, too."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     present = {output.name for output in copy.graph.output}
     for name in dict.fromkeys(names):
         if name not in present:

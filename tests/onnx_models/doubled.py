@@ -14,9 +14,9 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import CompileError
 from nncompile.frontends.onnx.original import Kept
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.runtime import Session
 from tests.onnx_models.examples import Case
 
@@ -41,7 +41,7 @@ class Doubled:
     def __init__(self, file: Path, kept: tuple[Kept, ...]) -> None:
         proto = onnx.load(file)
         self.kept = kept
-        nodes = {n.output[0]: n for n in all_nodes(proto.graph) if n.output}
+        nodes = {n.output[0]: n for n in all_nodes(proto.graph.node) if n.output}
         if any(n.op_type in ROUNDED for n in nodes.values()):
             raise NotImplementedError("what is rounded has no differences")
         for one in kept:

@@ -10,9 +10,9 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.frontends.onnx.loading import ImportedModel
 from nncompile.frontends.onnx.original import Kept
-from nncompile.frontends.onnx.reading import all_nodes
 from tests.onnx_models import torch_layers as torch_layers  # fills the table
 from tests.onnx_models.torch_layers import Quantized
 from tests.onnx_models.torch_nodes import NODES, tensor
@@ -27,11 +27,11 @@ class TorchGraph:
         self.proto = onnx.load(file)
         self.kept = model.original.tensors
         self.updated: dict[str, Any] = {}  # statistics after a batch, by their names in the file
-        nodes = {n.output[0]: n for n in all_nodes(self.proto.graph) if n.output}
+        nodes = {n.output[0]: n for n in all_nodes(self.proto.graph.node) if n.output}
         for kept in self.kept:
             for output, i in kept.users:
                 nodes[output].input[i] = _own(kept)
-        missing = {n.op_type for n in all_nodes(self.proto.graph)} - {*NODES, "Loop"}
+        missing = {n.op_type for n in all_nodes(self.proto.graph.node)} - {*NODES, "Loop"}
         if missing:
             raise NotImplementedError(f"torch is not told what {', '.join(sorted(missing))} are")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from nncompile.backends.onnx.emitter import Emitter, value_info
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
 from nncompile.backends.onnx.native.functions import Functions
 from nncompile.backends.onnx.native.outlining import with_native_calls
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import located_nowhere
 from nncompile.ir.dims import Dim, product
@@ -136,16 +137,7 @@ def to_text(model: onnx.ModelProto) -> str:
 
 def _domains(emitter: Emitter, opset: int) -> dict[str, int]:
     """The operator sets that the nodes use."""
-    return {"": opset} | {node.domain: 1 for node in _all_nodes(emitter.nodes) if node.domain}
-
-
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes, and those of graphs within them."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attribute.g.node)
+    return {"": opset} | {node.domain: 1 for node in all_nodes(emitter.nodes) if node.domain}
 
 
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
@@ -166,7 +158,7 @@ def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) ->
         if source in produced and source not in renamed:
             renamed[source] = name
     are_none = renamed.keys().isdisjoint
-    for node in _all_nodes(emitter.nodes):
+    for node in all_nodes(emitter.nodes):
         for field in (node.input, node.output):
             if not are_none(field):  # most are
                 field[:] = [renamed.get(name, name) for name in field]

@@ -4,6 +4,7 @@ on their way into a model, and another one of the whole model."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ def pieces(model: onnx.ModelProto, weights: Elements) -> Iterator[Any]:
 def without_weights(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """The model as it is checked, with these initializers as inputs."""
     apart = {*names}
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     del result.graph.initializer[:]
     for tensor in model.graph.initializer:
         if tensor.name in apart:
@@ -96,8 +96,7 @@ def _bits(array: Array | memoryview) -> memoryview:
 
 
 def _filled(model: onnx.ModelProto, weights: Elements) -> onnx.ModelProto:
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     for tensor in result.graph.initializer:
         if tensor.name in weights:
             tensor.raw_data = bytes(_bits(weights[tensor.name]))

@@ -8,10 +8,12 @@ the model, or its own where the model has none of that name; after a step each b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 
 import onnx
 from onnx import numpy_helper
 
+from nncompile.backends.onnx.protos import graphs_within
 from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array
 
@@ -68,8 +70,7 @@ def add_training_info(
 
 def combined(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph that a step of such a file runs: that of the model, and the algorithm behind it."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
+    whole = deepcopy(model)
     del whole.training_info[:]
     for info in model.training_info:
         for field in ("node", "initializer", "input", "output", "value_info"):
@@ -86,10 +87,9 @@ def _made(graph: onnx.GraphProto) -> Iterator[str]:
     """The names that nodes give, those of graphs within them too."""
     for node in graph.node:
         yield from node.output
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from (i.name for i in attribute.g.input)
-                yield from _made(attribute.g)
+        for inner in graphs_within(node):
+            yield from (i.name for i in inner.input)
+            yield from _made(inner)
 
 
 def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
@@ -99,6 +99,5 @@ def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
         node.name = f"{_PREFIX}/{node.name}"
         for names in (node.input, node.output):
             names[:] = [renamed(name) for name in names]
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _rename(attribute.g, renamed)
+        for inner in graphs_within(node):
+            _rename(inner, renamed)

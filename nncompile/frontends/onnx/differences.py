@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.reading import Path_
 from nncompile.frontends.onnx.linear import take_out
-from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
+from nncompile.frontends.onnx.reading import operator, read_model
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.tensors import array_of
 
@@ -73,7 +75,7 @@ def differences(first: Path_, second: Path_) -> Differences:
 
 
 def _count(graph: onnx.GraphProto) -> int:
-    return sum(1 for _ in all_nodes(graph))
+    return sum(1 for _ in all_nodes(graph.node))
 
 
 def _formals(graph: onnx.GraphProto) -> dict[str, str]:
@@ -164,8 +166,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, bytes]:
         if node.op_type == "Constant" and attribute.name == "value":
             found[attribute.name] = repr((attribute.t.data_type, list(attribute.t.dims))).encode()
         else:
-            copy = onnx.AttributeProto()
-            copy.CopyFrom(attribute)
+            copy = deepcopy(attribute)
             copy.doc_string = ""
             found[attribute.name] = _bytes(copy)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import onnx
@@ -27,8 +28,7 @@ def body_of(
         versions = sorted(schema.function_opset_versions)
         content = schema.get_function_with_opset_version(versions[-1])
         return _parsed(content) if content else None
-    plain = onnx.NodeProto()
-    plain.CopyFrom(node)
+    plain = deepcopy(node)
     del plain.attribute[:]
     for name, value in attributes.items():
         if (value is not None and not isinstance(value, list)) or value:

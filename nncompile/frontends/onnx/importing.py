@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, located, user_location
 from nncompile.frontends.onnx.checking import check_kinds, check_node, check_size
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused, unfit
 from nncompile.frontends.onnx.registry import ENTRIES, Node, attributes_of, schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
@@ -54,7 +54,7 @@ class Importer:
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
         self._made = {name for node in model.graph.node for name in node.output}
-        self._taken = {name for node in all_nodes(model.graph) for name in node.input}
+        self._taken = {name for node in all_nodes(model.graph.node) for name in node.input}
         self._taken |= {output.name for output in model.graph.output}
         self.refusals: list[Refusal] = []
         self.updates: dict[str, Value] = {}  # of states, by path

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 
+from nncompile.backends.onnx.protos import needs, replace_nodes
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
 from nncompile.frontends.onnx.checking import check_size
 from nncompile.frontends.onnx.equal_sizes import Equal, assumptions, checked, with_equal
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.naming import clean
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.tensors import Tensor, declared_size, dtype_from
 from nncompile.ir.dims import Dim, dim, symbol
@@ -60,21 +60,11 @@ def cut(graph: onnx.GraphProto, outputs: Sequence[str], file: str) -> None:
         node = makers.get(waiting.pop())
         if node is not None and id(node) not in needed:
             needed.add(id(node))
-            waiting += node.input
-            waiting += _taken_within(node)
+            waiting += needs(node)
     kept = [node for node in graph.node if id(node) in needed]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, kept)
     del graph.output[:]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-
-
-def _taken_within(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors that graphs within a node take."""
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            yield from (x for n in all_nodes(inner) for x in n.input)
-            yield from (o.name for o in inner.output)
 
 
 class _Sizes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import LocationTable, recording_locations
@@ -25,7 +26,7 @@ from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import cut, leaves_of_file
 from nncompile.frontends.onnx.naming import clean
 from nncompile.frontends.onnx.original import OriginalFile, Place, digest_of
-from nncompile.frontends.onnx.reading import all_nodes, model_apart, operator
+from nncompile.frontends.onnx.reading import model_apart, operator
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
 from nncompile.frontends.onnx.report import ImportReport
 from nncompile.frontends.onnx.roles import Stored, assign, consumers, name_all, tie
@@ -259,7 +260,7 @@ def _model(
     used = {path: value for path, value in initial.items() if path in reachable}
     updates = {path: v for path, v in importer.updates.items() if path in used}
     own = [s for s in stored if s.same_as is None]
-    operators = Counter(operator(node) for node in all_nodes(model.graph))
+    operators = Counter(operator(node) for node in all_nodes(model.graph.node))
     report = ImportReport(
         file=importer.file,
         producer=model.producer_name,

@@ -17,7 +17,7 @@ _MADE_UP = re.compile(
 # What other frameworks add to the name of a weight.
 _TAILS = re.compile(r"(/(ReadVariableOp|resource|Read|Cast(_\d+)?|split|merged_input))*(:\d+)?$")
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_FX = "pkg.torch.onnx.fx_node"
+FX_NODE = "pkg.torch.onnx.fx_node"
 
 
 def clean(name: str) -> str:
@@ -49,7 +49,7 @@ def scope_of(node: onnx.NodeProto) -> str:
 def is_group_norm(node: onnx.NodeProto) -> bool:
     """Whether it is a part of a group normalization, as torch's newer exporter says it."""
     return any(
-        entry.key == _FX and re.search(r"\baten\.(native_)?group_norm\b", entry.value)
+        entry.key == FX_NODE and re.search(r"\baten\.(native_)?group_norm\b", entry.value)
         for entry in node.metadata_props
     )
 

@@ -15,22 +15,20 @@ import onnx
 from onnx import numpy_helper
 
 from nncompile.backends.onnx import write
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import quantized_again
-from nncompile.frontends.onnx.reading import all_nodes, model_apart
+from nncompile.frontends.onnx.reading import model_apart
 from nncompile.frontends.onnx.roles import Stored
 from nncompile.frontends.onnx.stored import read_tensor
 from nncompile.frontends.onnx.tensors import array_of, dtype_from
+from nncompile.frontends.onnx.writing import LIMIT
 from nncompile.ir.graph import input_of
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Packed, Value, packed, unpacked
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
-
-LIMIT = 2**31 - 2**20
-"""Bytes of weights above which a model does not fit in one file, with room for its graph."""
-
 
 Place = Callable[[Mapping[str, Array]], Mapping[str, tuple[str, int, int]]]
 """Writes arrays by name into one file, and gives its path from the model, and of each array its
@@ -194,7 +192,7 @@ def training_nodes(model: onnx.ModelProto) -> list[str]:
     batch, a dropout that drops."""
     numbers = {t.name: t for t in model.graph.initializer}
     found: dict[str, None] = {}
-    for node in all_nodes(model.graph):
+    for node in all_nodes(model.graph.node):
         modes = [a.i for a in node.attribute if a.name == "training_mode"]
         is_batch = node.op_type == "BatchNormalization" and (any(modes) or len(node.output) > 1)
         mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
@@ -297,13 +295,13 @@ class _Tensors:
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
         self.graph.initializer.append(tensor)
         self.by_name[name] = self.graph.initializer[-1]
-        nodes = {n.output[0]: n for n in all_nodes(self.graph) if n.output}
+        nodes = {n.output[0]: n for n in all_nodes(self.graph.node) if n.output}
         for output, i in kept.users:
             nodes[output].input[i] = name
 
     def _quantized(self, name: str, dtype: np.dtype[Any], array: Array) -> Array:
         """Floats as the integers of which the file stores them."""
-        node = next(n for n in all_nodes(self.graph) if n.input and n.input[0] == name)
+        node = next(n for n in all_nodes(self.graph.node) if n.input and n.input[0] == name)
         numbers = [self._numbers(n) for n in node.input[1:] if n]
         return quantized_again(node, array, dtype, numbers)
 

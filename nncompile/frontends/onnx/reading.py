@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.reading import Path_, mapped_file
 from nncompile.frontends.onnx.apart import without_weights
@@ -88,7 +88,7 @@ def _check(model: onnx.ModelProto, name: str) -> None:
             )  # fmt: skip
         if opset.version >= 1 << 31:
             raise BackendError(f"{name}: opset {opset.version} of {opset.domain!r} is not known")
-    for count, node in enumerate(all_nodes(model.graph)):
+    for count, node in enumerate(all_nodes(model.graph.node)):
         if count >= _NODES:
             raise BackendError(f"{name}: the model has more than {_NODES:,} nodes")
         _check_text(name, node.name, node.op_type, node.domain, *node.input, *node.output)
@@ -113,19 +113,6 @@ def _check_text(file: str, *names: object) -> None:
             raise BackendError(f"{file}: the name {name!r} is not UTF-8")
         if len(name) > _LONGEST:
             raise BackendError(f"{file}: a name has {len(name):,} characters: {name[:40]!r}…")
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes, and those of graphs within them."""
-    waiting: list[Iterable[Any]] = [graph.node]
-    while waiting:
-        for node in waiting.pop():
-            yield node
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    waiting.append(attribute.g.node)
-                elif attribute.type == onnx.AttributeProto.GRAPHS:
-                    waiting += [g.node for g in attribute.graphs]
 
 
 def operator(node: onnx.NodeProto) -> str:

@@ -9,16 +9,17 @@ from typing import Any
 
 import onnx
 
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.frontends.onnx.linear import LINEAR
 from nncompile.frontends.onnx.naming import (
+    FX_NODE,
     is_beside_group_norm,
     is_group_norm,
     is_made_up,
     path_of,
     slot_name,
 )
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.tables import table_of
 from nncompile.ir.names import matches, unused_name
 from nncompile.ir.types import Array
@@ -60,7 +61,6 @@ _ADDED = frozenset(["Add", "Sub", "Mul", "Div", "Where", "Pow"])
 _BUFFERS = re.compile(
     r"(.*[._/])?(inv_freq|position_ids|(pixel_|image_)?(mean|std)|rel(ative)?_pos(ition)?_index|anchors?)$"
 )
-_FX = "pkg.torch.onnx.fx_node"
 _FARTHEST = 500  # tensors that one is arranged to on its way to an operator
 _COMPARED = 50  # tensors of one shape, and of the same corners, with each other one
 _LEAST_TIED = 16  # elements of tensors that are not equal by chance
@@ -99,7 +99,7 @@ def takes_weight(op: str, position: int) -> bool:
 def consumers(graph: onnx.GraphProto, functions: Mapping[Any, Any]) -> dict[str, list[Use]]:
     """The nodes that take each tensor, those of graphs within and of the file's functions too."""
     found: dict[str, list[Use]] = {}
-    for node in all_nodes(graph):
+    for node in all_nodes(graph.node):
         function = functions.get((node.domain, node.op_type, node.overload))
         for i, name in enumerate(node.input):
             if function is None:
@@ -156,9 +156,9 @@ def _kept_apart(stored: Stored) -> str:
     plain = re.sub(r"\W", "_", stored.name)
     for node, _ in stored.uses:
         for entry in node.metadata_props:
-            if entry.key == _FX and f"%b_{plain}" in entry.value:
+            if entry.key == FX_NODE and f"%b_{plain}" in entry.value:
                 return "buffer"
-            if entry.key == _FX and f"%p_{plain}" in entry.value:
+            if entry.key == FX_NODE and f"%p_{plain}" in entry.value:
                 return "parameter"
     return ""
 
@@ -187,7 +187,7 @@ def _is_plain(s: Stored) -> bool:
 
 def _is_told(use: Use) -> bool:
     """Whether the exporter says of a node which tensors are parameters."""
-    return any(entry.key == _FX for entry in use[0].metadata_props)
+    return any(entry.key == FX_NODE for entry in use[0].metadata_props)
 
 
 def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:

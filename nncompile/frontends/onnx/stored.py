@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import onnx
 
+from nncompile.backends.onnx.protos import all_nodes, replace_nodes
 from nncompile.diagnostics.reading import unload
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import with_masters
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
@@ -36,8 +38,7 @@ def stored_tensors(
     constants = list(_constants(graph))
     taken = {c.name for c in constants}
     nodes = [n for n in graph.node if not (n.op_type == "Constant" and taken & {*n.output})]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, nodes)
     tensors = [*graph.initializer, *constants]
     by = consumers(graph, importer.functions)
     kept = {o.name for o in graph.output}
@@ -70,7 +71,9 @@ def stored_tensors(
             found.append(s)
     for s in found:
         s.beside = added_to(s.uses, by, names)
-    results = kept | {o.name for n in all_nodes(graph) for a in n.attribute for o in a.g.output}
+    results = kept | {
+        o.name for n in all_nodes(graph.node) for a in n.attribute for o in a.g.output
+    }
     for s, floats in with_masters([s for s in found if s.name not in results], by):
         s.integers, s.array = s.array, floats
     return found
@@ -96,7 +99,8 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     """How many bytes of other files a tensor takes."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return 0
-    return max(_elements(tensor), 0) * dtype_from(tensor.data_type).numpy.itemsize
+    count: int = max(math.prod(tensor.dims), 0)
+    return count * dtype_from(tensor.data_type).numpy.itemsize
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -107,9 +111,8 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         for attribute in node.attribute:
             if attribute.name != "value" or attribute.t.data_type not in _FLOATS:
                 continue
-            if _elements(attribute.t) > 1:
-                tensor = onnx.TensorProto()
-                tensor.CopyFrom(attribute.t)
+            if math.prod(attribute.t.dims) > 1:
+                tensor = deepcopy(attribute.t)
                 tensor.name = node.output[0]
                 yield tensor
 
@@ -117,13 +120,6 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 _FLOATS = frozenset(
     getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 )
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count
 
 
 def put_weights(tensors: Sequence[Stored], environment: dict[str, Any]) -> dict[str, Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -177,11 +178,9 @@ def array_of(
     of it. Raises `Refused` for other element types, where
     they are not as many as its sizes say, and for more than this machine has memory for."""
     dtype = dtype_from(tensor.data_type)
-    count = 1
-    for size in tensor.dims:
-        if size < 0:
-            raise Refused(f"the tensor {tensor.name!r} has a negative size")
-        count *= size
+    if any(size < 0 for size in tensor.dims):
+        raise Refused(f"the tensor {tensor.name!r} has a negative size")
+    count = math.prod(tensor.dims)
     is_external = tensor.data_location == onnx.TensorProto.EXTERNAL
     if not is_external and (content is not None or tensor.HasField("raw_data")):
         raw = tensor.raw_data if content is None else content

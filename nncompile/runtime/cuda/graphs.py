@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.inliner import inline_local_functions
 
 from nncompile.backends.onnx.kernels import BY_ELEMENT_TYPE
+from nncompile.backends.onnx.protos import all_nodes, attributes_of, needs
 from nncompile.ir.types import DType, bf16, f16
 from nncompile.runtime.cuda.kernels import HOST_INPUTS, SIZES, has_kernel
 
 _SMALL = 100  # elements of a constant that onnxruntime takes for sizes
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The attributes of a node by name."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
-def graphs_within(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs that a node holds, such as the body of a loop."""
-    return [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
 
 
 class Placed(NamedTuple):
@@ -132,22 +125,7 @@ class Known:
 
     def _is_small(self, name: str) -> bool:
         tensor = self.constants.get(name)
-        return tensor is not None and _elements(tensor.dims) <= _SMALL
-
-
-def _elements(dims: Any) -> int:
-    count = 1
-    for size in dims:
-        count *= size
-    return count
-
-
-def needs(node: onnx.NodeProto) -> Iterator[str]:
-    """The values that a node needs, those of graphs within it among them."""
-    yield from node.input
-    for graph in graphs_within(node):
-        for inner in graph.node:
-            yield from needs(inner)
+        return tensor is not None and math.prod(tensor.dims) <= _SMALL
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,10 +133,9 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     calls."""
     if not model.functions:
         return model
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
+    whole = deepcopy(model)
     functions = {(f.domain, f.name): f for f in model.functions}
-    for number, call in enumerate(_all_nodes(whole.graph)):
+    for number, call in enumerate(all_nodes(whole.graph.node)):
         function = functions.get((call.domain, call.op_type))
         if function is not None:
             own = whole.functions.add()
@@ -167,16 +144,3 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
             for node in own.node:
                 node.metadata_props.extend(call.metadata_props)
     return inline_local_functions(whole)
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in graphs_within(node):
-            yield from _all_nodes(inner)
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """The version of ONNX's operators that a model is written in."""
-    versions: Mapping[str, int] = {x.domain: x.version for x in model.opset_import}
-    return versions.get("", versions.get("ai.onnx", 1))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import onnx
 import onnxruntime as ort
 
+from nncompile.backends.onnx.protos import graphs_within, opset_of
 from nncompile.diagnostics.errors import ModelWarning, ProviderError, warn
-from nncompile.runtime.cuda.graphs import Known, graphs_within, opset_of
+from nncompile.runtime.cuda.graphs import Known
 from nncompile.runtime.cuda.kernels import CUDA
 
 RECORD = "session.record_ep_graph_assignment_info"

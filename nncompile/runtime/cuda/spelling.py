@@ -17,15 +17,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, signature_of
-from nncompile.ir.types import DType
-from nncompile.runtime.cuda.graphs import (
-    Known,
+from nncompile.backends.onnx.protos import (
     attributes_of,
     graphs_within,
-    inlined,
     needs,
     opset_of,
+    replace_nodes,
 )
+from nncompile.ir.types import DType
+from nncompile.runtime.cuda.graphs import Known, inlined
 from nncompile.runtime.cuda.kernels import has_kernel
 
 Spelling = Callable[["Writer"], str | None]
@@ -66,8 +66,7 @@ class _Rewriter:
             for inner in graphs_within(node):
                 self.rewrite(inner, known)
             result.extend(self._chosen(node, known) or self._replaced(node, known) or [node])
-        del graph.node[:]
-        graph.node.extend(result)
+        replace_nodes(graph, result)
         self._keep_on_device(graph, outer)
         if self.count:
             _drop_unused(graph)
@@ -102,9 +101,7 @@ class _Rewriter:
                     node.input[i] = made[name].output[0]
         self.count += len(made)
         if made:
-            nodes = [*made.values(), *graph.node]
-            del graph.node[:]
-            graph.node.extend(nodes)
+            replace_nodes(graph, [*made.values(), *graph.node])
 
     def _same(self, name: str, known: Known, node: onnx.NodeProto) -> onnx.NodeProto:
         """What makes an input of the graph a value like any other: a Reshape to its own shape,
@@ -137,8 +134,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         if not needed.isdisjoint(node.output):
             needed.update(needs(node))
             kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+    replace_nodes(graph, reversed(kept))
 
 
 class Writer:

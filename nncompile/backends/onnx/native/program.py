@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
+from nncompile.backends.onnx.protos import attributes_of
 from nncompile.ir.types import DTYPES, Array, DType, boolean, f32, f64, i32, i64, u32
 from nncompile.ops.loops.outlined import Elementwise
 
@@ -103,7 +104,7 @@ def _operation(node: onnx.NodeProto, dtypes: Mapping[str, DType]) -> str | None:
     letter = LETTERS.get(dtypes[operand])
     if letter is None:
         return None
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     if operator == "Cast":
         target = LETTERS.get(_TYPES[attributes["to"]])
         return None if target is None else f"cast.{letter}{target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nncompile import elementwise as e
@@ -196,10 +197,8 @@ def _lp_pool(n: Node, x: Value) -> Any:
     before, after = ([0, 0, *(pair[i] for pair in padding)] for i in (0, 1))
     p = float(n["p"])
     powers = padded(e.power(e.abs(x), p), before, after)
-    count = 1
-    for size in kernel:
-        count *= size
-    sums = average_pool(powers, kernel, strides, 0, False, True, dilations) * float(count)
+    count = float(math.prod(kernel))
+    sums = average_pool(powers, kernel, strides, 0, False, True, dilations) * count
     return e.where(sums == 0, 0, e.power(sums, 1 / p))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import onnx
@@ -26,8 +27,7 @@ def known_branch(work: Work, item: Item) -> bool:
     for name in (name for node in branch.node for name in node.output if name):
         names[name] = given.get(name) or work.unused(name)
     for tensor in branch.initializer:
-        stored = onnx.TensorProto()
-        stored.CopyFrom(tensor)
+        stored = deepcopy(tensor)
         stored.name = names[tensor.name]
         work.tensors[stored.name] = stored
     nodes = [_renamed(node, names) for node in branch.node]
@@ -41,11 +41,8 @@ def known_branch(work: Work, item: Item) -> bool:
 
 
 def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
+    copy = deepcopy(node)
     for name, new in names.items():
         rename_inputs(copy, name, new)
-    outputs = [names.get(name, name) for name in copy.output]
-    del copy.output[:]
-    copy.output.extend(outputs)
+    copy.output[:] = [names.get(name, name) for name in copy.output]
     return copy

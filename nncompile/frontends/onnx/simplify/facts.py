@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 
 from nncompile.frontends.onnx import entries as entries  # fills the table
@@ -44,9 +46,6 @@ def facts_of(model: onnx.ModelProto, file: str, directory: str) -> dict[str, Ten
 
 def _stored(tensor: onnx.TensorProto, directory: str) -> Tensor:
     dtype = dtype_from(tensor.data_type)
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    if count <= (_WEIGHTS if dtype.is_float else _NUMBERS):
+    if math.prod(tensor.dims) <= (_WEIGHTS if dtype.is_float else _NUMBERS):
         return Tensor.of_numbers(array_of(tensor, directory))
     return Tensor.of(Input(tensor.name, Type(dtype, tuple(tensor.dims)))())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,7 @@ def _constant(item: Item) -> onnx.TensorProto | None:
     for attribute in item.proto.attribute:
         value = helper.get_attribute_value(attribute)
         if attribute.name == "value":
-            copy = onnx.TensorProto()
-            copy.CopyFrom(value)
-            return copy
+            return deepcopy(value)  # type: ignore[no-any-return]  # the tensor of that attribute
         if attribute.name in ("value_float", "value_floats"):
             return numpy_helper.from_array(np.asarray(value, np.float32))
         if attribute.name in ("value_int", "value_ints"):

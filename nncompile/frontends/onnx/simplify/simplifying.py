@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
 
+from nncompile.backends.onnx.protos import replace_nodes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.reading import Path_
 from nncompile.frontends.onnx.reading import read_model
@@ -92,9 +94,8 @@ def _written(work: Work) -> onnx.ModelProto:
     model, graph = work.model, work.model.graph
     nodes = [item.proto for item in work.live()]
     made = {name for node in nodes for name in node.output}
-    infos = [_copy(info) for info in graph.value_info if info.name in made]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    infos = [deepcopy(info) for info in graph.value_info if info.name in made]
+    replace_nodes(graph, nodes)
     del graph.value_info[:]
     graph.value_info.extend(infos)
     stored = {t.name for t in graph.initializer}
@@ -107,9 +108,3 @@ def _written(work: Work) -> onnx.ModelProto:
             tensor.CopyFrom(work.tensors[tensor.name])
     graph.initializer.extend(changed)
     return model
-
-
-def _copy(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    copy = onnx.ValueInfoProto()
-    copy.CopyFrom(info)
-    return copy

@@ -30,9 +30,11 @@ def dropout(work: Work, item: Item) -> bool:
     return work.replace(item.output, item.inputs[0])
 
 
+@rule("ReduceProd", "ReduceMax", "ReduceMin")
 @rule("Reshape", "Expand", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Tile")
 def of_the_same_type(work: Work, item: Item) -> bool:
-    """What gives an equal tensor wherever it gives one of the same shape and type."""
+    """What gives an equal tensor wherever it gives one of the same shape and type: reductions do so
+    along axes of one element, which stay."""
     alike = work.is_alike(item.output, item.inputs[0])
     return alike and work.replace(item.output, item.inputs[0])
 
@@ -121,17 +123,10 @@ def choice_by_the_opposite(work: Work, item: Item) -> bool:
     return True
 
 
-@rule("ReduceProd", "ReduceMax", "ReduceMin")
-def reduction_of_one(work: Work, item: Item) -> bool:
-    """A reduction along axes of one element, which stay: the result has the shape of its input."""
-    alike = work.is_alike(item.output, item.inputs[0])
-    return alike and work.replace(item.output, item.inputs[0])
-
-
 @rule("ReduceSum", "ReduceMean", rounds=True)
 def sum_of_one(work: Work, item: Item) -> bool:
     """The same of sums, which make 0 of −0."""
-    return reduction_of_one(work, item)
+    return of_the_same_type(work, item)
 
 
 @rule("Cast")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from nncompile.backends.onnx.protos import graphs_within, opset_of, taken_within
 from nncompile.frontends.onnx.checking import check_node
-from nncompile.frontends.onnx.reading import all_nodes, operator
+from nncompile.frontends.onnx.reading import operator
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
@@ -28,7 +30,7 @@ class Item:
         self.proto = proto
         self.is_sound = is_sound
         self.op = operator(proto)
-        self.captured = frozenset(_captured(proto))
+        self.captured = frozenset(taken_within(proto))
         self.is_alive = True
 
     @property
@@ -67,21 +69,6 @@ class Item:
         self.set_attributes(**attributes)
 
 
-def _captured(proto: onnx.NodeProto) -> Iterator[str]:
-    for attribute in proto.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (name for node in all_nodes(graph) for name in node.input)
-            yield from (output.name for output in _outputs_within(graph))
-
-
-def _outputs_within(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    yield from graph.output
-    for node in all_nodes(graph):
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from inner.output
-
-
 class Work:
     """The main graph of a file. `facts` are the tensors that were evaluated while the file was
     imported, by name: a name means the same tensor as long as there is one."""
@@ -89,8 +76,8 @@ class Work:
     def __init__(self, model: onnx.ModelProto, facts: dict[str, Tensor], directory: str) -> None:
         graph = model.graph
         self.model, self.facts, self.directory = model, facts, directory
-        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-        self.items = [Item(_copy(node), self._is_sound(node)) for node in graph.node]
+        self.opset = opset_of(model)
+        self.items = [Item(deepcopy(node), self._is_sound(node)) for node in graph.node]
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [i.name for i in graph.input if i.name not in self.tensors]
         self.overridable = {i.name for i in graph.input} & set(self.tensors)
@@ -205,8 +192,7 @@ class Work:
         while listed and not listed[-1]:
             listed.pop()
         self._leave(item)
-        del item.proto.input[:]
-        item.proto.input.extend(listed)
+        item.proto.input[:] = listed
         self._enter(item)
         self.changes += 1
 
@@ -242,9 +228,7 @@ class Work:
     def _rename(self, name: str, new: str) -> None:
         maker = self.makers[name]
         self._leave(maker)
-        outputs = [new if o == name else o for o in maker.proto.output]
-        del maker.proto.output[:]
-        maker.proto.output.extend(outputs)
+        maker.proto.output[:] = [new if o == name else o for o in maker.proto.output]
         self._enter(maker)
         for item in list(self.users.get(name, ())):
             self._renamed_in(item, name, new)
@@ -266,8 +250,7 @@ class Work:
     def set_outputs(self, item: Item, names: Sequence[str]) -> None:
         """Gives a node other outputs."""
         self._leave(item)
-        del item.proto.output[:]
-        item.proto.output.extend(names)
+        item.proto.output[:] = names
         self._enter(item)
 
     def store(self, array: Array, like: str) -> str:
@@ -283,9 +266,9 @@ class Work:
             self.remove(item)
         else:
             self._leave(item)
-            outputs = [self.unused(name) if o == name else o for o in item.proto.output]
-            del item.proto.output[:]
-            item.proto.output.extend(outputs)
+            item.proto.output[:] = [
+                self.unused(name) if o == name else o for o in item.proto.output
+            ]
             self._enter(item)
         tensor.name = name
         self.tensors[name] = tensor
@@ -316,12 +299,6 @@ class Work:
         return list(self.items)
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
 def tensor_of(array: Array, name: str = "") -> onnx.TensorProto:
     """The array as a tensor of a file."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
@@ -332,10 +309,9 @@ def rename_inputs(proto: onnx.NodeProto, name: str, new: str) -> None:
     for i, old in enumerate(proto.input):
         if old == name:
             proto.input[i] = new
-    for attribute in proto.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for node in graph.node:
-                rename_inputs(node, name, new)
-            for output in graph.output:
-                if output.name == name:
-                    output.name = new
+    for graph in graphs_within(proto):
+        for node in graph.node:
+            rename_inputs(node, name, new)
+        for output in graph.output:
+            if output.name == name:
+                output.name = new
