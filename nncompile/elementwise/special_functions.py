@@ -16,6 +16,7 @@ from nncompile.elementwise.bessel import over_power
 from nncompile.elementwise.gamma import polygamma as polygamma_series
 from nncompile.elementwise.library import FUNCTIONS
 from nncompile.elementwise.tracer import Scalar, enter, function, lift, scalar_of, unified
+from nncompile.ir.types import f64
 
 __all__ = ["FUNCTIONS"]
 
@@ -35,7 +36,7 @@ polygamma: Any = _define(
     2,
     None,
     lambda y, n, x: polygamma(n + 1, x),
-    expansion=lambda n, x: polygamma_series(int(n), h.to_float64(x), h),
+    expansion=lambda n, x: polygamma_series(int(n), h.cast(x, f64), h),
 )
 
 # Of the error function.
@@ -49,7 +50,7 @@ bessel: Any = _define(
     2,
     None,
     lambda y, n, x: x * bessel(n + 1, x),
-    expansion=lambda n, x: over_power(int(n), h.to_float64(x), h, scaled=False),
+    expansion=lambda n, x: over_power(int(n), h.cast(x, f64), h, scaled=False),
 )
 i0 = _define("i0", 1, lambda y, x: x * bessel(1, x), expansion=lambda x: bessel(0, x))
 # The same times e^−|x|.
@@ -58,7 +59,7 @@ scaled_bessel: Any = _define(
     2,
     None,
     lambda y, n, x: _times(x, scaled_bessel(n + 1, x)) - h.sign(x) * y,
-    expansion=lambda n, x: over_power(int(n), h.to_float64(x), h, scaled=True),
+    expansion=lambda n, x: over_power(int(n), h.cast(x, f64), h, scaled=True),
 )
 i0e = _define(
     "i0e",

@@ -19,22 +19,7 @@ from nncompile.elementwise.expressions import (
     constant,
     placeholder,
 )
-from nncompile.ir.types import (
-    DType,
-    bf16,
-    boolean,
-    f16,
-    f32,
-    f64,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from nncompile.ir.types import DTYPES, DType, boolean
 
 __all__ = ["HEADS", "placeholder"]
 
@@ -360,25 +345,9 @@ def _conversion(dtype: DType) -> Any:
     return _define(dtype.name, 1, call=None, variable=f"to_{dtype.name}", result=dtype)
 
 
-to_bool = _conversion(boolean)
-to_int8 = _conversion(i8)
-to_uint8 = _conversion(u8)
-to_int16 = _conversion(i16)
-to_uint16 = _conversion(u16)
-to_int32 = _conversion(i32)
-to_uint32 = _conversion(u32)
-to_int64 = _conversion(i64)
-to_uint64 = _conversion(u64)
-to_float16 = _conversion(f16)
-to_bfloat16 = _conversion(bf16)
-to_float32 = _conversion(f32)
-to_float64 = _conversion(f64)
-CASTS = (
-    *(to_bool, to_int8, to_uint8, to_int16, to_uint16, to_int32, to_uint32, to_int64, to_uint64),
-    *(to_float16, to_bfloat16, to_float32, to_float64),
-)
-TARGETS: dict[type[Head], DType] = {head: head.meaning.result for head in CASTS}
-_BY_DTYPE = {dtype: head for head, dtype in TARGETS.items()}
+_BY_DTYPE = {dtype: _conversion(dtype) for dtype in DTYPES}
+TARGETS: dict[type[Head], DType] = {head: dtype for dtype, head in _BY_DTYPE.items()}
+globals().update({head.__name__: head for head in TARGETS})  # where pickle looks for them
 
 
 def cast(body: Any, dtype: DType) -> Any:

@@ -22,37 +22,32 @@ def method(name: str) -> Callable[[F], F]:
     """A decorator: the method is a call of the function registered under that name, which takes
     and checks its arguments; the definition is its signature."""
 
-    def decorate(signature: F) -> F:
-        @message_name()
-        def call(self: Any, *args: Any, **options: Any) -> Any:
-            return TABLE[name](self, *args, **options)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        return TABLE[name](self, *args, **options)
 
-        return cast(F, functools.update_wrapper(call, signature))
-
-    return decorate
+    return _of_signature(call)
 
 
 def operator(name: str) -> Callable[[F], F]:
     """The same for an operator of two operands."""
 
-    def decorate(signature: F) -> F:
-        @message_name()
-        def forward(self: Any, other: Any) -> Any:
-            return TABLE[name](self, other)
+    def forward(self: Any, other: Any) -> Any:
+        return TABLE[name](self, other)
 
-        return cast(F, functools.update_wrapper(forward, signature))
-
-    return decorate
+    return _of_signature(forward)
 
 
 def reflected(name: str) -> Callable[[F], F]:
     """The same for an operator whose left operand is no value."""
 
-    def decorate(signature: F) -> F:
-        @message_name()
-        def backward(self: Any, other: Any) -> Any:
-            return TABLE[name](other, self)
+    def backward(self: Any, other: Any) -> Any:
+        return TABLE[name](other, self)
 
-        return cast(F, functools.update_wrapper(backward, signature))
+    return _of_signature(backward)
+
+
+def _of_signature(call: Callable[..., Any]) -> Callable[[F], F]:
+    def decorate(signature: F) -> F:
+        return cast(F, functools.update_wrapper(message_name()(call), signature))
 
     return decorate
