@@ -15,9 +15,9 @@ from dsl.layers.base import Layer
 from dsl.layers.dense import Dense
 from dsl.layers.embedding import rotary
 from dsl.layers.known_sizes import known_size
+from dsl.layers.noise import probability_of
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import broadcasts_to, is_one, same, same_shape
@@ -73,8 +73,7 @@ def scaled_dot_product_attention(
 
 
 def _dropped(weights: Value, p: float) -> Value:
-    if not 0 <= real("dropout_p of attention", p) < 1:
-        raise ModelError(f"dropout_p of attention must be in [0, 1), got {p!r}")
+    probability_of("dropout_p of attention", p)
     if p == 0:
         return weights
     return dropout(weights, p, salt=active("dropout of attention").salt())
@@ -198,10 +197,7 @@ class MultiHeadAttention(Layer):
                     f"MultiHeadAttention: num_key_value_heads={self.num_key_value_heads} does not "
                     f"divide num_heads={self.num_heads}"
                 )
-        if not 0 <= real("the dropout of MultiHeadAttention", self.dropout) < 1:
-            raise ModelError(
-                f"the dropout of MultiHeadAttention must be in [0, 1), got {self.dropout!r}"
-            )
+        probability_of("the dropout of MultiHeadAttention", self.dropout)
 
     def __call__(
         self, query: Any, key: Any = None, value: Any = None, mask: Any = None, key_mask: Any = None

@@ -12,10 +12,10 @@ from dsl.building import active
 from dsl.initializers import glorot_uniform, uniform, zeros
 from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
+from dsl.layers.noise import probability_of
 from dsl.layers.preprocessing.adapted import adapt_in_order
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.op import Value
@@ -114,8 +114,7 @@ class Dropout(Layer):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= real("p of Dropout", self.p) < 1:
-            raise ModelError(f"p of Dropout must be in [0, 1), got {self.p!r}")
+        probability_of("p of Dropout", self.p)
 
     def __call__(self, x: Any) -> Value:
         return drop(as_value(x), self.p, salt=active("Dropout").salt())

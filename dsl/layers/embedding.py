@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,63 @@ from nncompile.ops import cast, concatenate, const, expand_dims, iota, reshape, 
 from nncompile.ops import split as parts
 from nncompile.ops.core.assertions import limited
 
+# The options, each declared once. A class that joins several has those of the last one first.
 
-class Embedding(Layer):
+
+class TableSizes(Layer):
+    """A layer with a number of vectors of one size."""
+
+    num_embeddings: int
+    embedding_dim: Dim
+
+
+class Table(TableSizes):
+    """A layer with a table of vectors, for numbers to look up."""
+
+    padding_idx: int | None = None
+    init: Any = normal(1.0)
+    dtype: DType = f32
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        whole_number(f"num_embeddings of {kind}", self.num_embeddings, 1)
+        whole_number(f"embedding_dim of {kind}", self.embedding_dim, 1)
+        if self.padding_idx is not None and not 0 <= self.padding_idx < self.num_embeddings:
+            raise ModelError(
+                f"the padding_idx of {kind} must be in 0 … {self.num_embeddings - 1}, got "
+                f"{self.padding_idx}"
+            )
+
+    def _table(self) -> Value:
+        """The parameter `weight`, whose row of the padding starts at 0."""
+
+        def without_padding(type_: Type, key: Value, fans: Fans) -> Value:
+            init = self.init if callable(self.init) else constant(self.init)
+            is_padding = expand_dims(iota(self.num_embeddings), 1) == self.padding_idx
+            return where(is_padding, 0, init(type_, key, fans))
+
+        start = self.init if self.padding_idx is None else without_padding
+        return self.parameter(
+            "weight", (self.num_embeddings, self.embedding_dim), start, self.dtype
+        )
+
+    def _numbers(self, x: Any) -> Value:
+        """x as integers; constants are checked to have a row."""
+        kind, value = type(self).__name__, as_value(x)
+        if not value.dtype.is_integer:
+            raise DTypeError(
+                f"{kind} looks up integers, x is {value.type}", hint='tokens=i64["batch", "time"]'
+            )
+        constants = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
+        wrong = constants[(constants < 0) | (constants >= self.num_embeddings)]
+        if wrong.size:
+            raise ModelError(
+                f"{kind}: index {wrong.flat[0]} is out of range for {self.num_embeddings} rows"
+            )
+        return value
+
+
+class Embedding(Table):
     """The row of a trained table for each number: i64[...] to f32[..., embedding_dim].
 
     Parameter `weight` f32[num_embeddings, embedding_dim], normally distributed at first as torch's.
@@ -31,85 +85,17 @@ class Embedding(Layer):
     where x is not of integers.
     """
 
-    num_embeddings: int
-    embedding_dim: Dim
-    padding_idx: int | None = None
-    init: Any = normal(1.0)
-    dtype: DType = f32
-
-    def __post_init__(self) -> None:
-        check_table(self)
-
     def weight(self) -> Value:
         """The table, for a layer that shares it: `x @ embedding.weight().T` gives logits."""
-        return table_of(self)
+        return self._table()
 
     def __call__(self, x: Any) -> Value:
-        x = numbers_of(self, x)
-        rows = take(self.weight(), x, axis=0)
+        x = self._numbers(x)
+        rows = take(self._table(), x, axis=0)
         if self.padding_idx is None:
             return rows
         # Not looked up, so that its gradient is zero and decay is all that could move it.
         return where(expand_dims(x, -1) == self.padding_idx, 0, rows)
-
-
-class Table(Protocol):
-    """A layer with a table of vectors."""
-
-    @property
-    def num_embeddings(self) -> int: ...
-    @property
-    def embedding_dim(self) -> int: ...
-    @property
-    def padding_idx(self) -> int | None: ...
-    @property
-    def init(self) -> Any: ...
-    @property
-    def dtype(self) -> DType: ...
-    @property
-    def parameter(self) -> Callable[..., Value]: ...
-
-
-def table_of(layer: Table) -> Value:
-    """The parameter `weight`, whose row of the padding starts at 0."""
-
-    def without_padding(type_: Type, key: Value, fans: Fans) -> Value:
-        init = layer.init if callable(layer.init) else constant(layer.init)
-        is_padding = expand_dims(iota(layer.num_embeddings), 1) == layer.padding_idx
-        return where(is_padding, 0, init(type_, key, fans))
-
-    start = layer.init if layer.padding_idx is None else without_padding
-    return layer.parameter(
-        "weight", (layer.num_embeddings, layer.embedding_dim), start, layer.dtype
-    )
-
-
-def check_table(layer: Table) -> None:
-    """Raises `ModelError` where the options of an embedding are not valid."""
-    kind = type(layer).__name__
-    whole_number(f"num_embeddings of {kind}", layer.num_embeddings, 1)
-    whole_number(f"embedding_dim of {kind}", layer.embedding_dim, 1)
-    if layer.padding_idx is not None and not 0 <= layer.padding_idx < layer.num_embeddings:
-        raise ModelError(
-            f"the padding_idx of {kind} must be in 0 … {layer.num_embeddings - 1}, got "
-            f"{layer.padding_idx}"
-        )
-
-
-def numbers_of(layer: Table, x: Any) -> Value:
-    """x as integers; constants are checked to have a row."""
-    kind, value = type(layer).__name__, as_value(x)
-    if not value.dtype.is_integer:
-        raise DTypeError(
-            f"{kind} looks up integers, x is {value.type}", hint='tokens=i64["batch", "time"]'
-        )
-    constants = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
-    wrong = constants[(constants < 0) | (constants >= layer.num_embeddings)]
-    if wrong.size:
-        raise ModelError(
-            f"{kind}: index {wrong.flat[0]} is out of range for {layer.num_embeddings} rows"
-        )
-    return value
 
 
 @suggests_names

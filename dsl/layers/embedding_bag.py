@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dsl.initializers import normal
-from dsl.layers.base import Layer
-from dsl.layers.embedding import check_table, numbers_of, table_of
+from dsl.layers.embedding import Table, TableSizes
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, size_value
-from nncompile.ir.dims import Dim, dim, same_shape
+from nncompile.ir.dims import dim, same_shape
 from nncompile.ir.op import Value
-from nncompile.ir.types import DType, Type, boolean, f32, i64
+from nncompile.ir.types import Type, boolean, i64
 from nncompile.ops import any as any_of
 from nncompile.ops import (
     cast,
@@ -33,7 +31,11 @@ from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range
 
 
-class EmbeddingBag(Layer):
+class _Mode(TableSizes):
+    mode: str = "mean"
+
+
+class EmbeddingBag(Table, _Mode):
     """The sum, the mean or the greatest of the rows of a trained table for the numbers of each bag,
     as torch's: of a bag of text, the order of whose words does not count.
 
@@ -52,22 +54,15 @@ class EmbeddingBag(Layer):
     `ShapeError` and `DTypeError` where the arguments do not fit.
     """
 
-    num_embeddings: int
-    embedding_dim: Dim
-    mode: str = "mean"
-    padding_idx: int | None = None
-    init: Any = normal(1.0)
-    dtype: DType = f32
-
     def __post_init__(self) -> None:
-        check_table(self)
+        super().__post_init__()
         if self.mode not in ("mean", "sum", "max"):
             raise ModelError(
                 f'the mode of EmbeddingBag must be "mean", "sum" or "max", got {self.mode!r}'
             )
 
     def __call__(self, x: Any, offsets: Any = None, per_sample_weights: Any = None) -> Value:
-        x = numbers_of(self, x)
+        x = self._numbers(x)
         if x.rank == 0 or (offsets is not None and x.rank != 1):
             form = "[..., n]" if offsets is None else "one vector beside its offsets"
             raise ShapeError(f"EmbeddingBag needs {form}, x is {x.type}")
@@ -118,7 +113,7 @@ class EmbeddingBag(Layer):
             widths = [(0, 0)] * (x.rank - 1) + [(0, 1)]
             counted = pad(full(x.shape, True, boolean) if counted is None else counted, widths)
             x = pad(x, widths)
-        rows = take(table_of(self), x, axis=0)
+        rows = take(self._table(), x, axis=0)
         if weights is not None:
             rows = rows * expand_dims(weights, -1)
         if counted is None:
@@ -138,7 +133,7 @@ class EmbeddingBag(Layer):
     def _bags_in_vector(self, x: Value, offsets: Value, weights: Value | None) -> Value:
         """Of bags one after another."""
         (n,), (bags,) = x.shape, offsets.shape
-        rows = take(table_of(self), x, axis=0)
+        rows = take(self._table(), x, axis=0)
         rows = rows if weights is None else rows * expand_dims(weights, -1)
         column = full((n, 1), True, boolean)
         if self.padding_idx is not None:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from dsl.building import active
-from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
+from dsl.layers.noise import probability_of
 from dsl.layers.recurrent_steps import (
     ElmanStep,
     GatedStep,
     LongShortTermStep,
     Product,
+    Sized,
     State,
-    states_of,
-    weighed,
+    Stepped,
 )
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
-from nncompile.diagnostics.options import real
 from nncompile.elementwise import tanh, where
 from nncompile.ir.basic import as_value, floating
-from nncompile.ir.dims import Dim, same_shape
+from nncompile.ir.dims import same_shape
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type, boolean
 from nncompile.ops import concatenate, expand_dims, full, iota, scan, stack, swapaxes
@@ -29,7 +28,16 @@ from nncompile.ops import dropout as drop
 from nncompile.ops.core.assertions import LENGTHS, in_range
 
 
-class Recurrent(Layer):
+class _Passes(Sized):
+    return_sequences: bool = False
+    bidirectional: bool = False
+    num_layers: int = 1
+    reverse: bool = False
+    dropout: float = 0.0
+    return_state: bool = False
+
+
+class Recurrent(Stepped, _Passes):
     """What RNN, LSTM and GRU have in common: `[batch, time, features]` goes in, and
     `[batch, time, hidden_size]` comes out, or `[batch, hidden_size]`, the state after the last
     step, unless `return_sequences`. With `bidirectional` there is a second pass from the end with
@@ -55,25 +63,9 @@ class Recurrent(Layer):
     initial state, lengths or a mask that do not fit it, `ModelError` for options out of range.
     """
 
-    hidden_size: Dim
-    return_sequences: bool = False
-    bidirectional: bool = False
-    num_layers: int = 1
-    reverse: bool = False
-    dropout: float = 0.0
-    return_state: bool = False
-    bias: bool = True
-    init: Any = None
-    recurrent_init: Any = None
-    bias_init: Any = None
-
-    gates: ClassVar[int] = 1
-    states: ClassVar[int] = 1
-    inner_bias: ClassVar[bool] = False  # whether something stands between h·W + b and x·W + b
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         kind = type(self).__name__
-        whole_number(f"hidden_size of {kind}", self.hidden_size, 1)
         whole_number(f"num_layers of {kind}", self.num_layers, 1)
         for option in ("return_sequences", "bidirectional", "reverse", "return_state"):
             flag = getattr(self, option)
@@ -84,8 +76,7 @@ class Recurrent(Layer):
                     if isinstance(flag, int)
                     else None,
                 )
-        if not 0 <= real(f"the dropout of {kind}", self.dropout) < 1:
-            raise ModelError(f"the dropout of {kind} must be in [0, 1), got {self.dropout!r}")
+        probability_of(f"the dropout of {kind}", self.dropout)
         if self.bidirectional and self.reverse:
             raise ModelError(
                 f"{kind} cannot be both bidirectional and reversed",
@@ -130,7 +121,7 @@ class Recurrent(Layer):
         self, x: Value, layer: int, second: int, initial: State, present: Value | None
     ) -> tuple[Value, State]:
         """The outputs, time first, and the last state of one layer in one direction."""
-        rows, product = weighed(self, x, f"_l{layer}{'_reverse' if second else ''}")
+        rows, product = self._weighed(x, f"_l{layer}{'_reverse' if second else ''}")
 
         def body(*operands: Value) -> State:
             state, row, *presence = operands[: self.states], *operands[self.states :]
@@ -184,9 +175,8 @@ class Recurrent(Layer):
             zero = full((batch, self.hidden_size), 0, x.dtype)
             return [(zero,) * self.states] * count
         expected = Type(x.dtype, (count, batch, self.hidden_size))
-        states = states_of(
-            self, "initial state", initial, expected, "[num_layers·directions, batch, hidden_size]"
-        )
+        form = "[num_layers·directions, batch, hidden_size]"
+        states = self._states_of("initial state", initial, expected, form)
         return list(zip(*([state[i] for i in range(count)] for state in states), strict=True))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
-from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
 from dsl.layers.recurrent_steps import (
     ElmanStep,
@@ -13,19 +12,17 @@ from dsl.layers.recurrent_steps import (
     LongShortTermStep,
     Product,
     State,
-    states_of,
-    weighed,
+    Stepped,
 )
-from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import floating
-from nncompile.ir.dims import Dim
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops import full
 
 
-class Cell(Layer):
+class Cell(Stepped):
     """What RNNCell, LSTMCell and GRUCell have in common: one step of the layer, for a loop of one's
     own. `cell(x, state)` gives the next state, `[..., features]` and `[..., hidden_size]` to
     `[..., hidden_size]`, zeros by default; of LSTM a state is a pair (h, c), and so is the result.
@@ -52,19 +49,6 @@ class Cell(Layer):
     f32[time, batch, 8]
     """
 
-    hidden_size: Dim
-    bias: bool = True
-    init: Any = None
-    recurrent_init: Any = None
-    bias_init: Any = None
-
-    gates: ClassVar[int] = 1
-    states: ClassVar[int] = 1
-    inner_bias: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        whole_number(f"hidden_size of {type(self).__name__}", self.hidden_size, 1)
-
     def step(self, row: Value, state: State, product: Product) -> State:
         """As `Recurrent.step`."""
         raise ModelError(f"the cell {type(self).__name__} has no step")
@@ -73,7 +57,7 @@ class Cell(Layer):
         kind = type(self).__name__
         x = floating(kind, x, "x.astype(f32) converts; Embedding is for class indices")
         known_size(f"{kind} needs a known number of features, x is {x.type}", x, -1)
-        rows, product = weighed(self, x, "")
+        rows, product = self._weighed(x, "")
         new = self.step(rows, self._state(x, state), product)
         return new if self.states > 1 else new[0]
 
@@ -81,7 +65,7 @@ class Cell(Layer):
         expected = Type(x.dtype, (*x.shape[:-1], self.hidden_size))
         if state is None:
             return (full(expected.shape, 0, x.dtype),) * self.states
-        return states_of(self, "state", state, expected)
+        return self._states_of("state", state, expected)
 
 
 class RNNCell(ElmanStep, Cell):

@@ -11,9 +11,9 @@ from dsl.layers.attention import MultiHeadAttention
 from dsl.layers.base import Layer
 from dsl.layers.dense import Dense, Dropout
 from dsl.layers.known_sizes import known_size
+from dsl.layers.noise import probability_of
 from dsl.layers.normalization import LayerNorm
 from nncompile.diagnostics.errors import ModelError, whole_number
-from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.op import Value
 
@@ -219,8 +219,7 @@ def _check_feed(kind: str, option: str, hidden: Any, activation: Any, dropout: A
             f"the activation of {kind} must be a function, got {activation!r}",
             hint=f"{kind}(..., activation=relu), with relu from dsl",
         )
-    if not 0 <= real(f"the dropout of {kind}", dropout) < 1:
-        raise ModelError(f"the dropout of {kind} must be in [0, 1), got {dropout!r}")
+    probability_of(f"the dropout of {kind}", dropout)
 
 
 def _dropped(x: Any, p: float) -> Any:

@@ -16,9 +16,8 @@ import sympy as sp
 
 from nncompile.diagnostics.locations import LocationTable
 from nncompile.diagnostics.version import VERSION
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, graphs_within
 from nncompile.ir.op import Op
-from nncompile.ir.printer import graphs_within
 from nncompile.runtime.session import RUNTIME_VERSION
 
 # The rooms between a graph and its file: what stands above them is in the graph itself.

@@ -116,11 +116,11 @@ def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]
 
 def sizes_within(op: Op) -> set[sp.Symbol]:
     """The names of sizes in the fields of an op, and in those of the graphs in it."""
-    sizes = set().union(*(sizes_within(v.op) for graph in _graphs_in(op) for v in graph.nodes))
+    sizes = set().union(*(sizes_within(v.op) for graph in graphs_within(op) for v in graph.nodes))
     return sizes | sizes_in(op.attributes.values())
 
 
-def _graphs_in(op: Op) -> list[Graph]:
+def graphs_within(op: Op) -> list[Graph]:
     """The graphs in the fields of an op."""
     inner: list[Graph] = []
 
@@ -267,7 +267,7 @@ def _with_bodies(values: Iterable[Value]) -> list[Value]:
     while pending:
         value = pending.pop()
         found.append(value)
-        pending += [v for graph in _graphs_in(value.op) for v in graph.nodes][::-1]
+        pending += [v for graph in graphs_within(value.op) for v in graph.nodes][::-1]
     return found
 
 

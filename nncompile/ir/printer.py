@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.ir.dims import grouped, product
-from nncompile.ir.graph import Graph, Input, Item
+from nncompile.ir.graph import Graph, Input, Item, graphs_within
 from nncompile.ir.op import Op, Value
 from nncompile.ir.types import DType, Type
 
@@ -96,18 +96,6 @@ def _lines(graph: Graph, names: Mapping[Value, str]) -> Iterator[tuple[str, ...]
             for first, *rest in _lines(dataclasses.replace(body, locations=graph.locations), inner):
                 yield f"    {first}", *rest
             yield f"    gives {', '.join(inner[x] for x in body.outputs.values())}", "", "", ""
-
-
-def graphs_within(op: Op) -> list[Graph]:
-    """The graphs in the fields of an op."""
-    graphs: list[Graph] = []
-
-    def collect(graph: Graph) -> Graph:
-        graphs.append(graph)
-        return graph
-
-    op.within(collect)
-    return graphs
 
 
 def _names(graph: Graph, stem: str = "%") -> dict[Value, str]:

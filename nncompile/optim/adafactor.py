@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from nncompile.diagnostics.errors import ModelError
@@ -67,9 +66,7 @@ class adafactor(Optimizer):
             "col_var": full((*lead, 1, columns), 0, w.dtype),
         }
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         if 0 in w.shape:  # the mean of no numbers is NaN
             return w, dict(slots)
         rate, t = resolve(self.lr, step, w.dtype), count(step)
@@ -82,7 +79,7 @@ class adafactor(Optimizer):
         return descend(w, u, step_size, decay_factor(self.weight_decay, rate)), following
 
     def _variance(
-        self, g: Value, slots: Mapping[str, Value], share: Value, epsilon: float
+        self, g: Value, slots: Slots, share: Value, epsilon: float
     ) -> tuple[Slots, Value]:
         """The next slots, and the running mean of g² that they stand for."""
         square = g * g

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
@@ -43,9 +42,7 @@ class adam(Moments):
     def slots(self) -> tuple[str, ...]:
         return ("m", "v", "vmax") if self.amsgrad else ("m", "v")
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
@@ -85,13 +82,9 @@ class adamax(Moments):
 
     lr: LearningRate = 2e-3
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("m", "u")
+    slots = ("m", "u")
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
         m = accumulate(slots["m"], g, self.betas[0])
@@ -118,16 +111,12 @@ class nadam(Moments):
     momentum_decay: NotNegative = 4e-3
     decoupled_weight_decay: bool = False
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("m", "v", "product")
+    slots = ("m", "v", "product")
 
     def initial(self, w: Value) -> Slots:
         return super().initial(w) | {"product": const(1.0, f64)}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
@@ -172,9 +161,7 @@ class radam(Moments):
 
     decoupled_weight_decay: bool = False
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
@@ -207,9 +194,7 @@ class lamb(Moments):
     eps: NotNegative = 1e-6
     weight_decay: NotNegative = 0.01
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         t = count(step)
         factor = self._root(t) * self._norm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from nncompile.diagnostics.options import Fraction, NotNegative
@@ -35,16 +34,12 @@ class adagrad(Optimizer):
     initial_accumulator_value: NotNegative = 0.0
     eps: NotNegative = 1e-10
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("v",)
+    slots = ("v",)
 
     def initial(self, w: Value) -> Slots:
         return {"v": full(w.shape, self.initial_accumulator_value, w.dtype)}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         if self.lr_decay:
             rate = rate / (1 + self.lr_decay * cast(step, w.dtype))
@@ -72,13 +67,9 @@ class adadelta(Optimizer):
     eps: NotNegative = 1e-6
     weight_decay: NotNegative = 0.0
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("v", "d")
+    slots = ("v", "d")
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
         v = accumulate_squares(slots["v"], g, self.rho)
@@ -113,9 +104,7 @@ class rmsprop(Optimizer):
     def slots(self) -> tuple[str, ...]:
         return ("v", *(("m",) if self.centered else ()), *(("b",) if self.momentum else ()))
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
         scale = (1 - self.alpha) ** -0.5  # g/(√((1−α)v) + ε) = scale·g/(√v + scale·ε)

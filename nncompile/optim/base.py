@@ -6,7 +6,6 @@ corrections being numbers; each formula equals that of its paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,9 +56,7 @@ class Optimizer(Options):
         types: zeros like `w`, unless a subclass says otherwise."""
         return dict.fromkeys(self.slots, zeros_like(w)) if self.slots else {}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         """The next parameter, and the next value of each slot by name.
 
         `w` is the parameter, `g` the gradient (of the type of `w`, clipped already), `slots` the
@@ -148,7 +145,7 @@ class Moments(Optimizer):
             return g, decay_factor(self.weight_decay, rate)
         return penalised(g, w, self.weight_decay), 1
 
-    def _accumulated(self, g: Value, slots: Mapping[str, Value]) -> Slots:
+    def _accumulated(self, g: Value, slots: Slots) -> Slots:
         return {
             "m": accumulate(slots["m"], g, self.betas[0]),
             "v": accumulate_squares(slots["v"], g, self.betas[1]),

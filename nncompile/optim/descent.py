@@ -3,7 +3,6 @@ averaged SGD, Rprop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
@@ -45,9 +44,7 @@ class sgd(Optimizer):
     def slots(self) -> tuple[str, ...]:
         return ("u",) if self.momentum else ()
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
         if not self.momentum:
@@ -83,13 +80,9 @@ class lion(Optimizer):
     betas: Fractions = (0.9, 0.99)
     weight_decay: NotNegative = 0.0
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("m",)
+    slots = ("m",)
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
         beta1, beta2 = self.betas
         share = beta1 * (1 - beta2) / (1 - beta1)
@@ -115,20 +108,14 @@ class asgd(Optimizer):
     t0: NotNegative = 1e6
     weight_decay: NotNegative = 0.0
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("ax",)
+    slots = ("ax",)
 
-    @property
-    def averages(self) -> tuple[str, ...]:
-        return ("ax",)
+    averages = ("ax",)
 
     def initial(self, w: Value) -> Slots:
         return {"ax": w}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         t, rate = cast(step, f64), resolve(self.lr, step, f64)
         falling = rate / (1 + self.lambd * rate * t) ** self.alpha
         decay = cast(1 - self.lambd * falling, w.dtype)
@@ -183,16 +170,12 @@ class rprop(Optimizer):
                 f"step_sizes must be the minimum and the maximum, got {self.step_sizes}"
             )
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return ("prev", "step_size")
+    slots = ("prev", "step_size")
 
     def initial(self, w: Value) -> Slots:
         return super().initial(w) | {"step_size": full(w.shape, self.lr, w.dtype)}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         before = slots["prev"]
         size = _sized(slots["step_size"], g, before, *self.etas, *self.step_sizes)
         counted = _unless_turned(g, before)

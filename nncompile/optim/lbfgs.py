@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import field
 
 from nncompile.diagnostics.errors import ModelError
@@ -55,9 +54,7 @@ class lbfgs(Optimizer):
                 "once; lbfgs(0.5) takes half of each step",
             )
 
-    @property
-    def together(self) -> bool:
-        return True
+    together = True
 
     def initial(self, w: Value) -> Slots:
         pairs = full((self.history_size, *w.shape), 0, w.dtype)
@@ -66,9 +63,7 @@ class lbfgs(Optimizer):
         unit = const(1.0, w.dtype)
         return {"s": pairs, "y": pairs, "rho": rho, "g": empty, "move": empty, "scale": unit}
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         following = self._remembered(g, slots)
         direction = self._direction(g, following)
         begins = ~any(slots["g"] != 0)
@@ -81,7 +76,7 @@ class lbfgs(Optimizer):
         following |= {"g": g, "move": move}
         return w + move, {n: where(rests, slots[n], x) for n, x in following.items()}
 
-    def _remembered(self, g: Value, slots: Mapping[str, Value]) -> Slots:
+    def _remembered(self, g: Value, slots: Slots) -> Slots:
         """The pairs with that of the last step, where the gradient bends along it."""
         s, y = slots["move"], g - slots["g"]
         bend = (y * s).sum()
@@ -99,7 +94,7 @@ class lbfgs(Optimizer):
             "scale": where(is_pair, bend / where(is_pair, (y * y).sum(), 1.0), slots["scale"]),
         }
 
-    def _direction(self, g: Value, slots: Mapping[str, Value]) -> Value:
+    def _direction(self, g: Value, slots: Slots) -> Value:
         """−H·g; a place without a pair, ρ = 0, changes nothing."""
         pairs = slots["s"], slots["y"], slots["rho"]
 

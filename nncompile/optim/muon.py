@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -79,9 +78,7 @@ class muon(Optimizer):
     def initial(self, w: Value) -> Slots:
         return {"u": zeros_like(w)} if w.rank == 2 else self._others.initial(w)
 
-    def update(
-        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
-    ) -> tuple[Value, Slots]:
+    def update(self, w: Value, g: Value, slots: Slots, step: Value) -> tuple[Value, Slots]:
         if w.rank != 2:
             return self._others.update(w, g, slots, step)
         rate = resolve(self.lr, step, w.dtype)

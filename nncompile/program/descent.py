@@ -12,7 +12,7 @@ from nncompile.ir.basic import as_value, cast
 from nncompile.ir.op import Value
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
-from nncompile.optim import Optimizer
+from nncompile.optim import Optimizer, Slots
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.gradient_transforms import bounded
 from nncompile.program.model_checks import check_same_type
@@ -60,7 +60,7 @@ def descended(
 
 
 def _updated(
-    optimizer: Optimizer, w: Value, g: Value, slots: Mapping[str, Value], number: Value
+    optimizer: Optimizer, w: Value, g: Value, slots: Slots, number: Value
 ) -> tuple[Value, Mapping[str, Value]]:
     """What follows the parameter and its slots. Raises `ModelError` where `update` gives something
     else than one value for each, of its type."""

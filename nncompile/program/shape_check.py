@@ -17,9 +17,8 @@ from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeErro
 from nncompile.diagnostics.locations import call_label, recording_locations
 from nncompile.ir.argument_labels import argument_labels
 from nncompile.ir.dims import Dim, solve, substitute, symbols
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Graph, Input, graphs_within
 from nncompile.ir.op import Op, Value, described
-from nncompile.ir.printer import graphs_within
 from nncompile.ir.types import AnyType, TupleType, Type
 from nncompile.ops.core.assertions import AssertAtMost
 from nncompile.ops.core.modes import Training

@@ -18,9 +18,8 @@ import numpy as np
 
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import erf, sigmoid, tanh
-from nncompile.ir.graph import Input
+from nncompile.ir.graph import Input, graphs_within
 from nncompile.ir.op import Op, Value
-from nncompile.ir.printer import graphs_within
 from nncompile.ir.types import Array, Type, bf16, f16, f32, f64, is_real, max_norm
 
 ROUNDINGS = 16  # that every node may be off by, and that healthy backends stay well below

@@ -16,7 +16,7 @@ from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, apply
-from nncompile.ir.types import Array, DType, Type, f32, i8, i32, u8
+from nncompile.ir.types import Array, DType, Type, dtype_of, f32, i8, i32, u8
 from nncompile.ops.core.annotations import custom_gradient
 from nncompile.ops.core.composition import composed_torch
 from nncompile.ops.core.modes import while_training
@@ -47,6 +47,16 @@ class _Linear:
             return x if others == [None, None] else None
         return x if others == [0, 0] else None
 
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        return None, None, None
+
+    def composed(self, x: Value, scale: Value, zero: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        raise NotImplementedError
+
+    def torch(self, t: TorchEmitter, *names: str) -> str:
+        return composed_torch(t, self.composed, *names)[0]
+
     def _spread_array(self, x: Array, rank: int) -> Array:
         return x if self.axis is None else x.reshape(-1, *(1,) * (rank - self.axis - 1))
 
@@ -75,11 +85,8 @@ class Quantize(_Linear, Op):
             raise DTypeError(f"a zero point must be i8, u8 or i32, got {zero}")
         return Type(zero.dtype, x.shape)
 
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        return None, None, None
-
     def numpy(self, x: Array, scale: Array, zero: Array) -> Array:
-        low, high = limits_of(zero)
+        low, high = limits(dtype_of(zero.dtype))
         scale, shift = (self._spread_array(v, x.ndim) for v in (scale, zero))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             y = np.rint(x / scale) + shift.astype(x.dtype)
@@ -89,11 +96,7 @@ class Quantize(_Linear, Op):
     def onnx(self, o: OnnxEmitter, x: str, scale: str, zero: str) -> Any:
         return o.QuantizeLinear(x, scale, zero, **self._attributes)
 
-    def torch(self, t: TorchEmitter, *names: str) -> str:
-        return composed_torch(t, self.composed, *names)[0]
-
     def composed(self, x: Value, scale: Value, zero: Value) -> tuple[Value]:
-        """The result in terms of other ops."""
         low, high = limits(zero.dtype)
         y = rint(x / self._spread(scale, x)) + cast(self._spread(zero, x), x.dtype)
         within = where(isnan(y), float(low), clip(y, float(low), float(high)))
@@ -120,9 +123,6 @@ class Dequantize(_Linear, Op):
             raise DTypeError(f"the scale must be of floats, got {scale}")
         return Type(scale.dtype, q.shape)
 
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        return None, None, None
-
     def numpy(self, q: Array, scale: Array, zero: Array) -> Array:
         scale, zero = (self._spread_array(v, q.ndim) for v in (scale, zero))
         steps = q.astype(np.int64) - zero.astype(np.int64)
@@ -131,11 +131,7 @@ class Dequantize(_Linear, Op):
     def onnx(self, o: OnnxEmitter, q: str, scale: str, zero: str) -> Any:
         return o.DequantizeLinear(q, scale, zero, **self._attributes)
 
-    def torch(self, t: TorchEmitter, *names: str) -> str:
-        return composed_torch(t, self.composed, *names)[0]
-
     def composed(self, q: Value, scale: Value, zero: Value) -> tuple[Value]:
-        """The result in terms of other ops."""
         steps = cast(q, i32) - cast(self._spread(zero, q), i32)
         return (cast(steps, scale.dtype) * self._spread(scale, q),)
 
@@ -145,12 +141,6 @@ class Dequantize(_Linear, Op):
         yield Sample(cls(None), (i8["n", 3], f32[()], i8[()]), **options)
         yield Sample(cls(0), (i8[3, "n"], f32[3], i8[3]), **options)
         yield Sample(cls(None), (u8["n"], f32[()], u8[()]), **{**options, "integers": (0, 9)})
-
-
-def limits_of(zero: Array) -> tuple[int, int]:
-    """Those of the type of an array."""
-    info = np.iinfo(zero.dtype)
-    return int(info.min), int(info.max)
 
 
 @dataclass(frozen=True)
