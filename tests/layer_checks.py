@@ -1,13 +1,16 @@
-"""A model of one layer, and what a model gives with its first weights."""
+"""A model of one function or layer, and what a model gives with its first weights."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from dsl import f32, model
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
@@ -20,11 +23,20 @@ def outputs(of: Model, seed: int = 0, **inputs: Any) -> dict[str, Array]:
     return evaluate(of.graph, {n: x for n, x in feeds.items() if n in known})  # type: ignore[return-value]
 
 
+def model_of(function: Callable[..., Any], **types: Type) -> Model:
+    """The model whose output `y` is the function of inputs of those names and types."""
+
+    def net(**inputs: Value) -> dict[str, Any]:
+        return {"y": function(*inputs.values())}
+
+    declared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=type_)
+        for name, type_ in types.items()
+    ]
+    net.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]  # which is read
+    return model(net)
+
+
 def built(layer: Any, type_: Type = f32["batch", 4, 8, 8]) -> Model:
     """A model of this layer."""
-
-    @model
-    def net(x=type_):  # type: ignore[no-untyped-def]
-        return {"y": x >> layer}
-
-    return net
+    return model_of(layer, x=type_)

@@ -49,6 +49,7 @@ from nncompile.train import Trainer
 from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
 from tests.backends import script_of
+from tests.layer_checks import model_of
 
 AUGMENTATIONS = {
     "horizontal flip": RandomHorizontalFlip(),
@@ -196,7 +197,4 @@ def test_modes_of_a_graph() -> None:
 )
 def test_mistakes_name_the_layer(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-
-        @model
-        def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
-            return {"y": make(x)}
+        model_of(make, x=f32["n", 3, 8, 8])

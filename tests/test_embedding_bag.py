@@ -19,6 +19,7 @@ from nncompile.program.model import Model
 from nncompile.train import Trainer
 from tests.backends import in_onnxruntime, script_of
 from tests.gradient_checks import check_gradient
+from tests.layer_checks import model_of
 from tests.tolerances import assert_close
 
 COUNT, WIDTH = 7, 3
@@ -86,11 +87,7 @@ def torch_bag(
 def test_bags_of_one_size(mode: str, padding: int | None, torchscript: Any) -> None:
     layer = EmbeddingBag(COUNT, WIDTH, mode, padding, dtype=f64, name="bag")
     for type_ in (i64["n", "k"], i64["n", 4]):
-
-        @model
-        def net(x: Value = type_) -> dict[str, Value]:  # type: ignore[assignment]
-            return {"y": layer(x)}
-
+        net = model_of(layer, x=type_)
         feeds = {"bag.weight": table(layer, padding)}
         found = checked(net, {"x": BAGS, **feeds}, torchscript)
         for name, x in torch_bag(torchscript.torch, layer, padding, BAGS).items():
@@ -189,19 +186,7 @@ def test_a_bag_trains_and_its_data_are_checked() -> None:
 
 
 def of(function: Any, *types: Type) -> Model:
-    if len(types) == 1:
-
-        @model
-        def one(a: Value = types[0]) -> dict[str, Value]:  # type: ignore[assignment]
-            return {"y": function(a)}
-
-        return one
-
-    @model
-    def two(a: Value = types[0], b: Value = types[1]) -> dict[str, Value]:  # type: ignore[assignment]
-        return {"y": function(a, b)}
-
-    return two
+    return model_of(function, **dict(zip("ab", types, strict=False)))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import local_response_norm, lp_pool, max_pool
 from tests import everywhere
+from tests.layer_checks import model_of
 from tests.leaves import leaf
 
 
@@ -118,7 +119,4 @@ def test_layers_are_the_functions() -> None:
 )
 def test_mistakes_name_the_layer(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-
-        @model
-        def net(x=f32["n", 3, 4, 4]):  # type: ignore[no-untyped-def]
-            return {"y": make(x)}
+        model_of(make, x=f32["n", 3, 4, 4])

@@ -71,61 +71,45 @@ class Case:
         self.options: dict[str, Any] = options
 
 
+def same(ours: Any, theirs: str, *lr: float, falls: float | None = None, **options: Any) -> Case:
+    """torch's optimizer of that name, whose options have the names of ours; with a learning rate
+    that `falls` by a factor at each step."""
+    rate = lr if falls is None else (exponential(*lr, falls),)
+    return Case(
+        ours(*rate, **options),
+        lambda o, p: getattr(o, theirs)(p, *lr, **options),
+        schedule=falls and (lambda step: falls**step),
+    )
+
+
 CASES = {
-    "sgd": Case(sgd(0.1), lambda o, p: o.SGD(p, 0.1)),
-    "sgd, weight decay": Case(
-        sgd(0.1, weight_decay=0.1), lambda o, p: o.SGD(p, 0.1, weight_decay=0.1)
-    ),
+    "sgd": same(sgd, "SGD", 0.1),
+    "sgd, weight decay": same(sgd, "SGD", 0.1, weight_decay=0.1),
     "sgd, scheduled": Case(
         sgd(step_decay(0.1, 3, 0.5)),
         lambda o, p: o.SGD(p, 0.1),
         schedule=lambda step: 0.5 ** (step // 3),
     ),
-    "momentum": Case(sgd(0.1, momentum=0.9), lambda o, p: o.SGD(p, 0.1, momentum=0.9)),
-    "momentum, weight decay": Case(
-        sgd(0.1, momentum=0.9, weight_decay=0.1),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9, weight_decay=0.1),
+    "momentum": same(sgd, "SGD", 0.1, momentum=0.9),
+    "momentum, weight decay": same(sgd, "SGD", 0.1, momentum=0.9, weight_decay=0.1),
+    "momentum, scheduled": same(sgd, "SGD", 0.1, falls=0.8, momentum=0.9),
+    "nesterov": same(sgd, "SGD", 0.1, momentum=0.9, nesterov=True),
+    "nesterov, scheduled": same(sgd, "SGD", 0.1, falls=0.8, momentum=0.9, nesterov=True),
+    "dampening": same(sgd, "SGD", 0.1, momentum=0.9, dampening=0.3),
+    "dampening, scheduled": same(
+        sgd, "SGD", 0.1, falls=0.8, momentum=0.9, dampening=-0.5, weight_decay=0.1
     ),
-    "momentum, scheduled": Case(
-        sgd(exponential(0.1, 0.8), momentum=0.9),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9),
-        schedule=lambda step: 0.8**step,
-    ),
-    "nesterov": Case(
-        sgd(0.1, momentum=0.9, nesterov=True),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9, nesterov=True),
-    ),
-    "nesterov, scheduled": Case(
-        sgd(exponential(0.1, 0.8), momentum=0.9, nesterov=True),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9, nesterov=True),
-        schedule=lambda step: 0.8**step,
-    ),
-    "dampening": Case(
-        sgd(0.1, momentum=0.9, dampening=0.3),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9, dampening=0.3),
-    ),
-    "dampening, scheduled": Case(
-        sgd(exponential(0.1, 0.8), momentum=0.9, dampening=-0.5, weight_decay=0.1),
-        lambda o, p: o.SGD(p, 0.1, momentum=0.9, dampening=-0.5, weight_decay=0.1),
-        schedule=lambda step: 0.8**step,
-    ),
-    "asgd": Case(asgd(0.1), lambda o, p: o.ASGD(p, 0.1)),
-    "asgd, all options": Case(
-        asgd(0.1, lambd=0.1, alpha=0.6, t0=3, weight_decay=0.1),
-        lambda o, p: o.ASGD(p, 0.1, lambd=0.1, alpha=0.6, t0=3, weight_decay=0.1),
-    ),
-    "rprop": Case(rprop(0.01), lambda o, p: o.Rprop(p, 0.01)),
-    "rprop, all options": Case(
-        rprop(0.01, etas=(0.7, 1.1), step_sizes=(5e-3, 0.012)),
-        lambda o, p: o.Rprop(p, 0.01, etas=(0.7, 1.1), step_sizes=(5e-3, 0.012)),
-    ),
-    "adamax": Case(adamax(0.01), lambda o, p: o.Adamax(p, 0.01)),
+    "asgd": same(asgd, "ASGD", 0.1),
+    "asgd, all options": same(asgd, "ASGD", 0.1, lambd=0.1, alpha=0.6, t0=3, weight_decay=0.1),
+    "rprop": same(rprop, "Rprop", 0.01),
+    "rprop, all options": same(rprop, "Rprop", 0.01, etas=(0.7, 1.1), step_sizes=(5e-3, 0.012)),
+    "adamax": same(adamax, "Adamax", 0.01),
     "adamax, all options": Case(
         adamax(exponential(0.01, 0.9), (0.8, 0.7), 1e-3, 0.1),
         lambda o, p: o.Adamax(p, 0.01, betas=(0.8, 0.7), eps=1e-3, weight_decay=0.1),
         schedule=lambda step: 0.9**step,
     ),
-    "adafactor": Case(adafactor(0.05), lambda o, p: o.Adafactor(p, 0.05)),
+    "adafactor": same(adafactor, "Adafactor", 0.05),
     "adafactor, all options": Case(
         adafactor(exponential(0.5, 0.9), -0.5, (1e-4, 1e-2), 1.5, 0.1),
         lambda o, p: o.Adafactor(
@@ -139,71 +123,50 @@ CASES = {
         lambda o, p: o.LBFGS(p, 0.5, max_iter=1, history_size=3),
         schedule=lambda step: 0.9**step,
     ),
-    "rmsprop": Case(rmsprop(0.01), lambda o, p: o.RMSprop(p, 0.01)),
-    "rmsprop, momentum and weight decay": Case(
-        rmsprop(0.01, momentum=0.5, weight_decay=0.1, eps=1e-3),
-        lambda o, p: o.RMSprop(p, 0.01, momentum=0.5, weight_decay=0.1, eps=1e-3),
+    "rmsprop": same(rmsprop, "RMSprop", 0.01),
+    "rmsprop, momentum and weight decay": same(
+        rmsprop, "RMSprop", 0.01, momentum=0.5, weight_decay=0.1, eps=1e-3
     ),
-    "adam": Case(adam(0.01), lambda o, p: o.Adam(p, 0.01)),
-    "adam, weight decay and epsilon": Case(
-        adam(0.01, weight_decay=0.1, eps=1e-2),
-        lambda o, p: o.Adam(p, 0.01, weight_decay=0.1, eps=1e-2),
-    ),
+    "adam": same(adam, "Adam", 0.01),
+    "adam, weight decay and epsilon": same(adam, "Adam", 0.01, weight_decay=0.1, eps=1e-2),
     "adam, scheduled": Case(
         adam(cosine(0.01, warmup=3, steps=8)),
         lambda o, p: o.Adam(p, 0.01),
         schedule=lambda step: cosine(1.0, warmup=3, steps=8)(step),
     ),
-    "adamw": Case(adamw(0.01, weight_decay=0.1), lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1)),
+    "adamw": same(adamw, "AdamW", 0.01, weight_decay=0.1),
     "adamw, scheduled": Case(
         adamw(step_decay(0.01, 4), weight_decay=0.1),
         lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1),
         schedule=lambda step: 0.1 ** (step // 4),
     ),
-    "adagrad": Case(adagrad(0.05), lambda o, p: o.Adagrad(p, 0.05)),
-    "adagrad, all options": Case(
-        adagrad(0.05, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.3, eps=1e-3),
-        lambda o, p: o.Adagrad(
-            p, 0.05, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.3, eps=1e-3
-        ),
+    "adagrad": same(adagrad, "Adagrad", 0.05),
+    "adagrad, all options": same(
+        *(adagrad, "Adagrad", 0.05),
+        lr_decay=0.1,
+        weight_decay=0.1,
+        initial_accumulator_value=0.3,
+        eps=1e-3,
     ),
-    "adadelta": Case(adadelta(), lambda o, p: o.Adadelta(p)),
-    "adadelta, all options": Case(
-        adadelta(0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
-        lambda o, p: o.Adadelta(p, 0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
+    "adadelta": same(adadelta, "Adadelta"),
+    "adadelta, all options": same(adadelta, "Adadelta", 0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
+    "rmsprop, centered": same(rmsprop, "RMSprop", 0.01, centered=True, eps=1e-3),
+    "rmsprop, centered with momentum": same(
+        rmsprop, "RMSprop", 0.01, alpha=0.9, centered=True, momentum=0.5, eps=1e-3
     ),
-    "rmsprop, centered": Case(
-        rmsprop(0.01, centered=True, eps=1e-3),
-        lambda o, p: o.RMSprop(p, 0.01, centered=True, eps=1e-3),
-    ),
-    "rmsprop, centered with momentum": Case(
-        rmsprop(0.01, alpha=0.9, centered=True, momentum=0.5, eps=1e-3),
-        lambda o, p: o.RMSprop(p, 0.01, alpha=0.9, centered=True, momentum=0.5, eps=1e-3),
-    ),
-    "amsgrad": Case(adam(0.01, amsgrad=True), lambda o, p: o.Adam(p, 0.01, amsgrad=True)),
+    "amsgrad": same(adam, "Adam", 0.01, amsgrad=True),
     "amsgrad, short memory": Case(
         adamw(0.01, (0.9, 0.5), weight_decay=0.1, amsgrad=True),
         lambda o, p: o.AdamW(p, 0.01, betas=(0.9, 0.5), weight_decay=0.1, amsgrad=True),
     ),
-    "nadam": Case(nadam(0.01), lambda o, p: o.NAdam(p, 0.01)),
-    "nadam, weight decay": Case(
-        nadam(0.01, weight_decay=0.1, momentum_decay=0.1),
-        lambda o, p: o.NAdam(p, 0.01, weight_decay=0.1, momentum_decay=0.1),
+    "nadam": same(nadam, "NAdam", 0.01),
+    "nadam, weight decay": same(nadam, "NAdam", 0.01, weight_decay=0.1, momentum_decay=0.1),
+    "nadam, decoupled and scheduled": same(
+        nadam, "NAdam", 0.01, falls=0.8, weight_decay=0.1, decoupled_weight_decay=True
     ),
-    "nadam, decoupled and scheduled": Case(
-        nadam(exponential(0.01, 0.8), weight_decay=0.1, decoupled_weight_decay=True),
-        lambda o, p: o.NAdam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True),
-        schedule=lambda step: 0.8**step,
-    ),
-    "radam": Case(radam(0.01), lambda o, p: o.RAdam(p, 0.01)),
-    "radam, weight decay": Case(
-        radam(0.01, betas=(0.9, 0.9), weight_decay=0.1),
-        lambda o, p: o.RAdam(p, 0.01, betas=(0.9, 0.9), weight_decay=0.1),
-    ),
-    "radam, decoupled": Case(
-        radam(0.01, weight_decay=0.1, decoupled_weight_decay=True),
-        lambda o, p: o.RAdam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True),
-    ),
+    "radam": same(radam, "RAdam", 0.01),
+    "radam, weight decay": same(radam, "RAdam", 0.01, betas=(0.9, 0.9), weight_decay=0.1),
+    "radam, decoupled": same(radam, "RAdam", 0.01, weight_decay=0.1, decoupled_weight_decay=True),
     "clip_each_norm": Case(sgd(0.5), lambda o, p: o.SGD(p, 0.5), clip_each_norm=0.1),
     "clip_norm": Case(sgd(0.5), lambda o, p: o.SGD(p, 0.5), clip_norm=0.3),
     "clip_value": Case(sgd(0.5), lambda o, p: o.SGD(p, 0.5), clip_value=0.05),

@@ -14,6 +14,7 @@ from nncompile.ir.dims import symbol
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import fold, pixel_shuffle, pixel_unshuffle, unfold
 from tests import everywhere
+from tests.layer_checks import model_of
 from tests.leaves import leaf
 
 WINDOWS: list[dict[str, Any]] = [
@@ -182,7 +183,4 @@ def test_layers_are_the_functions() -> None:
 )
 def test_mistakes_name_the_layer(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-
-        @model
-        def net(x=f32["n", 3, "h", 8]):  # type: ignore[no-untyped-def]
-            return {"y": make(x)}
+        model_of(make, x=f32["n", 3, "h", 8])

@@ -40,6 +40,7 @@ from nncompile.ops import (
 )
 from tests.against_torch import check_against_torch, gradients, leaf, torch_function
 from tests.backends import graph_of, in_onnxruntime
+from tests.layer_checks import model_of
 
 LETTERS = "dhw"
 
@@ -245,10 +246,7 @@ def test_nodes_of_the_gradients() -> None:
 )
 def test_mistakes_name_the_layer(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-
-        @model
-        def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
-            return {"y": make(x)}
+        model_of(make, x=f32["n", 3, 8, 8])
 
 
 def test_paddings_are_refused_where_torch_refuses_them() -> None:

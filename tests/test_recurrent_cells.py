@@ -31,6 +31,7 @@ from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from tests.backends import session, valid_model
+from tests.layer_checks import model_of
 from tests.tolerances import assert_close
 
 LAYERS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
@@ -129,11 +130,7 @@ def test_another_activation() -> None:
 
 
 def called(cell: Any, type_: Any, *args: Any) -> Model:
-    @model
-    def net(x: Value = type_) -> dict[str, Value]:
-        return {"y": cell(x, *args)}
-
-    return net
+    return model_of(lambda x: cell(x, *args), x=type_)
 
 
 def test_what_does_not_fit() -> None:

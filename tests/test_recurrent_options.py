@@ -19,16 +19,17 @@ from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
+from tests.layer_checks import model_of
 from tests.recurrent_checks import FEATURES, HIDDEN, KINDS, Feeds, built, data, each_kind
 
 
-def output(layer: Any, x: Value, feeds: Feeds, *args: Any, **options: Any) -> tuple[Model, Any]:
+def called(layer: Any, type_: Any, *args: Any, **options: Any) -> Model:
+    return model_of(lambda x: layer(x, *args, **options), x=type_)
+
+
+def output(layer: Any, x: Value, feeds: Feeds) -> tuple[Model, Any]:
     """The model of one layer, and its output at the weights of seed 0."""
-
-    @model
-    def net(x: Value = x.type) -> dict[str, Value]:
-        return {"y": layer(x, *args, **options)}
-
+    net = called(layer, x.type)
     found = evaluate(net.graph, {**feeds, **initial_values(net, 0)})
     return net, found["y"]
 
@@ -143,14 +144,6 @@ def nodes_within(model: Any) -> int:
 
 
 # Mistakes.
-
-
-def called(layer: Any, type_: Any, *args: Any, **options: Any) -> Model:
-    @model
-    def net(x: Value = type_) -> dict[str, Value]:
-        return {"y": layer(x, *args, **options)}
-
-    return net
 
 
 def test_x_must_fit() -> None:

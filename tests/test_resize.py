@@ -16,6 +16,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import resize
 from tests.against_torch import check_against_torch, leaf, torch_function
+from tests.layer_checks import model_of
 
 TORCH = {"linear": ("linear", "bilinear", "trilinear")}
 LETTERS = "dhw"
@@ -132,7 +133,4 @@ def test_a_constant_image_stays_constant() -> None:
 )
 def test_mistakes_name_the_layer(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
-
-        @model
-        def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
-            return {"y": make(x)}
+        model_of(make, x=f32["n", 3, 8, 8])

@@ -7,31 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from dsl import (
-    model,
-)
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type
 from nncompile.program.model import Model
+from tests.layer_checks import model_of
 from tests.tolerances import assert_close
 
 Arrays = dict[str, np.ndarray]
 
 
 def of(layer: Callable[..., Any], type_: Type, second: Type | None = None) -> Model:
-    if second is None:
-
-        @model
-        def net(x=type_):  # type: ignore[no-untyped-def]
-            return {"y": layer(x)}
-
-    else:
-
-        @model
-        def net(x=type_, memory=second):  # type: ignore[no-untyped-def]
-            return {"y": layer(x, memory)}
-
-    return net
+    return model_of(layer, x=type_, **({} if second is None else {"memory": second}))
 
 
 def drawn(net: Model, *sizes: int) -> Arrays:

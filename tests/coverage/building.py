@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dsl import f32, i64, model
+from dsl import f32, i64
 from nncompile.program.model import Model
+from tests.layer_checks import model_of
 
 Build = Callable[[], Model]
 CLASSES = 3
@@ -17,32 +18,7 @@ CLASSES = 3
 def of(function: Callable[..., Any], *types: Any) -> Build:
     """A model of `function` on inputs x0, x1, … of those types, `f32["batch", 4]` by default."""
     declared = types or (f32["batch", 4],)
-
-    def build() -> Model:
-        if len(declared) == 1:
-
-            @model
-            def one(x0: Any = declared[0]) -> dict[str, Any]:
-                return {"y": function(x0)}
-
-            return one  # type: ignore[no-any-return]
-        if len(declared) == 2:
-
-            @model
-            def two(x0: Any = declared[0], x1: Any = declared[1]) -> dict[str, Any]:
-                return {"y": function(x0, x1)}
-
-            return two  # type: ignore[no-any-return]
-
-        @model
-        def three(
-            x0: Any = declared[0], x1: Any = declared[1], x2: Any = declared[2]
-        ) -> dict[str, Any]:
-            return {"y": function(x0, x1, x2)}
-
-        return three  # type: ignore[no-any-return]
-
-    return build
+    return lambda: model_of(function, **{f"x{i}": t for i, t in enumerate(declared)})
 
 
 def of_image(function: Callable[..., Any], channels: int = 2, axes: int = 2) -> Build:
