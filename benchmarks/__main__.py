@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import comparison, document, markdown, tables
 from benchmarks import compile_peers as compiling
@@ -258,9 +256,8 @@ def _optimized(paths: Sequence[Path]) -> list[OptimizedFile]:
 
 def _depths() -> list[dict[str, Any]]:
     title = "Compile time, seconds: the training step of a residual perceptron"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("layers", "ONNX nodes", "build", "differentiate", "optimize", "lower", "total"):
-        table.add_column(name, justify="right")
+    names = ("layers", "ONNX nodes", "build", "differentiate", "optimize", "lower", "total")
+    table = tables.table_with(title, (), names)
     results = [depth(layers) for layers in DEPTHS]
     for d in results:
         stages = (d.build, d.differentiate, d.optimize, d.lower, d.total)

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.figures import Figure
 from benchmarks.rows import Row
 from benchmarks.sides import OURS, OWN
+from benchmarks.tables import table_with
 
 FIGURE_NOISE = 0.1  # of what is measured once
 
@@ -81,10 +81,7 @@ def _noise(row: Row | Figure) -> float:
 def table_of(found: Sequence[Change]) -> Table:
     """The rows, in their order."""
     title = "Now by then: below 1 is better; `peers` is how much the machine itself changed"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("row", no_wrap=True)
-    for name in ("then", "now", "now/then", "peers", "noise", ""):
-        table.add_column(name, justify="right")
+    table = table_with(title, ["row"], ("then", "now", "now/then", "peers", "noise", ""))
     for c in found:
         machine = "–" if c.machine is None else f"{c.machine:.2f}"
         figures = (f"{c.then:.3f}", f"{c.now:.3f}", f"{c.ratio:.2f}", machine)

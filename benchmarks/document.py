@@ -19,18 +19,9 @@ Document = dict[str, Any]
 
 def as_json(row: Row) -> dict[str, Any]:
     """A row, with what follows from its figures for those who read the file alone."""
-    derived = {
-        "key": row.key,
-        "best": row.best,
-        "ratio": row.ratio,
-        "native_ratio": row.native_ratio,
-        "processor_ratio": row.processor_ratio,
-        "native_processor_ratio": row.native_processor_ratio,
-        "is_busy": row.is_busy,
-        "noise": row.noise,
-        "is_short": row.is_short,
-    }
-    return dataclasses.asdict(row) | derived
+    ratios = ("ratio", "native_ratio", "processor_ratio", "native_processor_ratio")
+    names = ("key", "best", *ratios, "is_busy", "noise", "is_short")
+    return dataclasses.asdict(row) | {name: getattr(row, name) for name in names}
 
 
 def as_row(kept: dict[str, Any]) -> Row:

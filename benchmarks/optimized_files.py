@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from benchmarks.tables import table_with
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.diagnostics.errors import CompileError
-from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.simplify.simplifying import simplified
 from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import Session
@@ -110,7 +110,7 @@ def _measured(file: Path, directory: Path) -> OptimizedFile:
 
 def node_count(file: Path) -> int:
     """All nodes of a file, those of graphs within nodes among them."""
-    return sum(1 for _ in all_nodes(onnx.load(file, load_external_data=False).graph))
+    return sum(1 for _ in all_nodes(onnx.load(file, load_external_data=False).graph.node))
 
 
 def _ours(file: Path, target: Path) -> None:
@@ -191,12 +191,9 @@ def table_of(rows: Sequence[OptimizedFile]) -> Table:
     """Nodes, times relative to the original with their quartiles, and differences."""
     peers = peer_versions()
     title = "Nodes, and the time of a call relative to that of the original, threads: 1"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", no_wrap=True)
     columns = [f"{peer} {number}" for peer, number in peers.items()]
     times = ["time", *(f"{peer} time" for peer in peers), "again"]
-    for name in ("nodes", OURS, *columns, *times, "difference", ""):
-        table.add_column(name, justify="right")
+    table = table_with(title, ["file"], ("nodes", OURS, *columns, *times, "difference", ""))
     for row in rows:
         counts = (str(row.nodes.get(form, "–")) for form in (ORIGINAL, OURS, *peers))
         took = (

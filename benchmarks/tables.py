@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -21,21 +22,29 @@ TITLES = {
 }
 
 
+def table_with(title: str, left: Iterable[str], right: Iterable[str], **options: Any) -> Table:
+    """An empty table: columns of words, then those of numbers, which have the options."""
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", **options)
+    return table
+
+
 def steps(rows: Sequence[Row], kind: str) -> Table:
     """Rows of one kind, with a column for each side that any has."""
     title = (
         f"{TITLES[kind]}, threads: {rows[0].threads}; a ratio is the best peer's time by ours, "
         "* below its target, ~ on a busy core"
     )
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("workload", no_wrap=True)
     peers = list(dict.fromkeys(name for row in rows for name in row.peers))
     own = [name for name in (NATIVE, SCRIPT) if any(name in row.sides for row in rows)]
     has_native = NATIVE in own
     names = ["ours", "CPU", *map(_short, own), *map(_short, peers), "best", "ratio"]
     names += ["(native)"] if has_native else []
-    for name in (*names, "quartiles", "by CPU", "target", "A/A"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names += ["quartiles", "by CPU", "target", "A/A"]
+    table = table_with(title, ["workload"], names, no_wrap=True)
     for row in rows:
         cells = [row.name, f"{row.ours.milliseconds:.3f}", f"{row.ours.processor_milliseconds:.3f}"]
         cells += [_milliseconds(row, name) for name in (*own, *peers)]
@@ -80,12 +89,9 @@ def _by_processor(row: Row) -> str:
 
 def figures(rows: Sequence[Figure]) -> Table:
     """Rows of one part, with a column for each side that any has."""
-    table = Table(title=TITLES[rows[0].part], box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
     peers = list(dict.fromkeys(name for row in rows for name in row.sides if name != OURS))
-    for name in ("ours", *peers, "best peer", "ratio", "target"):
-        table.add_column(name, justify="right")
+    right = ("ours", *peers, "best peer", "ratio", "target")
+    table = table_with(TITLES[rows[0].part], ("", ""), right)
     for row in rows:
         values = (row.sides.get(name) for name in (OURS, *peers))
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}{' short' if row.is_short else ''}"
@@ -100,12 +106,8 @@ def figures(rows: Sequence[Figure]) -> Table:
 def imported(rows: Sequence[ImportedRow]) -> Table:
     """Steps of files beside those of the networks that they were made of."""
     title = f"Milliseconds of a step of a file, threads: {rows[0].threads}; beside the network's"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("network", "file by"):
-        table.add_column(name, no_wrap=True)
     names = ("batch", "network", "file", "file/network", "quartiles", "target", "nodes", "nodes")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = table_with(title, ("network", "file by"), names)
     for r in rows:
         table.add_row(
             *(r.workload, r.source, str(r.batch), f"{r.native_ms:.2f}", f"{r.imported_ms:.2f}"),
@@ -117,10 +119,8 @@ def imported(rows: Sequence[ImportedRow]) -> Table:
 
 def fits(rows: Sequence[FitRow]) -> Table:
     """What `fit` adds to a step."""
-    table = Table(title="Microseconds of a step of `fit`", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("data", no_wrap=True)
-    for name in ("bare step", "fit", "added", "target", "torch's data"):
-        table.add_column(name, justify="right")
+    names = ("bare step", "fit", "added", "target", "torch's data")
+    table = table_with("Microseconds of a step of `fit`", ["data"], names)
     for r in rows:
         shown = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
         torch = "–" if r.torch is None else f"{r.torch:.1f}"
