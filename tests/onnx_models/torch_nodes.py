@@ -71,8 +71,31 @@ NODES |= {
         **{"GreaterOrEqual": torch.ge, "And": torch.logical_and, "Or": torch.logical_or},
         **{"Not": torch.logical_not, "IsNaN": torch.isnan, "Where": torch.where},
         **{"Max": torch.maximum, "Min": torch.minimum, "Identity": lambda x: x},
-        "MatMul": torch.matmul,
+        **{"MatMul": torch.matmul, "Clip": lambda x, low=None, high=None: x.clamp(low, high)},
+        "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(ints(shape)))),
+        "Tile": lambda x, repeats: x.tile(tuple(ints(repeats))),
+        # Of ai.onnx.ml, as scikit-learn's models have it.
+        "ArrayFeatureExtractor": lambda x, places: torch.atleast_2d(x).index_select(
+            -1, places.reshape(-1)
+        ),
     }.items()
+}
+NODES |= {
+    "Cast": lambda a, x: x.to(DTYPES[a["to"]]),
+    "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
+    "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
+    "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
+    "HardSigmoid": lambda a, x: (a.get("alpha", 0.2) * x + a.get("beta", 0.5)).clamp(0, 1),
+    "Mod": lambda a, x, y: torch.fmod(x, y) if a.get("fmod") else torch.remainder(x, y),
+    "Softmax": lambda a, x: F.softmax(x, a.get("axis", -1)),
+    "LogSoftmax": lambda a, x: F.log_softmax(x, a.get("axis", -1)),
+    "ArgMax": lambda a, x: torch.argmax(x, a.get("axis", 0), bool(a.get("keepdims", 1))),
+    "Einsum": lambda a, *xs: torch.einsum(a["equation"], *xs),
+    "Transpose": lambda a, x: x.permute(a.get("perm") or tuple(reversed(range(x.ndim)))),
+    "Concat": lambda a, *xs: torch.cat(xs, a["axis"]),
+    "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),
+    # Of ai.onnx.ml, as scikit-learn's models have it.
+    "Scaler": lambda a, x: (x.double() - tensor(a["offset"])) * tensor(a["scale"]),
 }
 
 
@@ -84,52 +107,6 @@ def _constant(a: Any) -> Any:
     return tensor(np.asarray(value, np.float64 if isinstance(value, float) else None))
 
 
-@operator("Cast")
-def _cast(a: Any, x: Any) -> Any:
-    return x.to(DTYPES[a["to"]])
-
-
-@operator("Gelu")
-def _gelu(a: Any, x: Any) -> Any:
-    return F.gelu(x, approximate=a.get("approximate", "none"))
-
-
-@operator("Elu")
-def _elu(a: Any, x: Any) -> Any:
-    return F.elu(x, a.get("alpha", 1.0))
-
-
-@operator("LeakyRelu")
-def _leaky(a: Any, x: Any) -> Any:
-    return F.leaky_relu(x, a.get("alpha", 0.01))
-
-
-@operator("HardSigmoid")
-def _hard_sigmoid(a: Any, x: Any) -> Any:
-    return torch.clamp(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1)
-
-
-@operator("Clip")
-def _clip(a: Any, x: Any, low: Any = None, high: Any = None) -> Any:
-    return torch.clamp(x, low, high)
-
-
-@operator("Mod")
-def _mod(a: Any, x: Any, y: Any) -> Any:
-    return torch.fmod(x, y) if a.get("fmod") else torch.remainder(x, y)
-
-
-@operator("Softmax", "LogSoftmax")
-def _softmax(a: Any, x: Any) -> Any:
-    function = F.softmax if a["op"] == "Softmax" else F.log_softmax
-    return function(x, a.get("axis", -1))
-
-
-@operator("ArgMax")
-def _argmax(a: Any, x: Any) -> Any:
-    return torch.argmax(x, a.get("axis", 0), bool(a.get("keepdims", 1)))
-
-
 _REDUCED = {"ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
             "ReduceMin": torch.amin, "ReduceL2": torch.linalg.vector_norm}  # fmt: skip
 
@@ -139,11 +116,6 @@ def _reduced(a: Any, x: Any, axes: Any = None) -> Any:
     chosen = a.get("axes") if axes is None else ints(axes)
     keep = bool(a.get("keepdims", 1))
     return _REDUCED[a["op"]](x, dim=tuple(chosen or range(x.ndim)), keepdim=keep)
-
-
-@operator("Einsum")
-def _einsum(a: Any, *xs: Any) -> Any:
-    return torch.einsum(a["equation"], *xs)
 
 
 @operator("Gemm")
@@ -170,17 +142,6 @@ def _reshape(a: Any, x: Any, shape: Any) -> Any:
     return x.reshape(sizes)
 
 
-@operator("Flatten")
-def _flatten(a: Any, x: Any) -> Any:
-    axis = a.get("axis", 1)
-    return x.reshape(math.prod(x.shape[:axis]), -1)
-
-
-@operator("Transpose")
-def _transpose(a: Any, x: Any) -> Any:
-    return x.permute(a.get("perm") or tuple(reversed(range(x.ndim))))
-
-
 @operator("Squeeze")
 def _squeeze(a: Any, x: Any, axes: Any = None) -> Any:
     return x.squeeze() if axes is None else x.squeeze(tuple(ints(axes)))
@@ -192,21 +153,6 @@ def _unsqueeze(a: Any, x: Any, axes: Any) -> Any:
     for axis in sorted(n % rank for n in ints(axes)):
         x = x.unsqueeze(axis)
     return x
-
-
-@operator("Concat")
-def _concat(a: Any, *xs: Any) -> Any:
-    return torch.cat(xs, a["axis"])
-
-
-@operator("Expand")
-def _expand(a: Any, x: Any, shape: Any) -> Any:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(ints(shape))))
-
-
-@operator("Tile")
-def _tile(a: Any, x: Any, repeats: Any) -> Any:
-    return x.tile(tuple(ints(repeats)))
 
 
 @operator("Split")
@@ -302,16 +248,3 @@ def _pad(a: Any, x: Any, widths: Any, value: Any = None, axes: Any = None) -> An
 def _scatter(a: Any, x: Any, places: Any, updates: Any) -> Any:
     assert a.get("reduction", "none") == "none"
     return x.index_put(tuple(places.unbind(-1)), updates)
-
-
-# Of ai.onnx.ml, as scikit-learn's models have them.
-
-
-@operator("Scaler")
-def _scaler(a: Any, x: Any) -> Any:
-    return (x.double() - tensor(a["offset"])) * tensor(a["scale"])
-
-
-@operator("ArrayFeatureExtractor")
-def _extracted(a: Any, x: Any, places: Any) -> Any:
-    return torch.atleast_2d(x).index_select(-1, places.reshape(-1))

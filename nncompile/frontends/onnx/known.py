@@ -356,11 +356,6 @@ def _expand(node: Node, x: Array, shape: Array) -> Any:
     return np.broadcast_to(x, target) if math.prod(target) <= _MOST else None
 
 
-@_known("Split")
-def _split(node: Node, *_: Array) -> Any:
-    return None  # by its entry, which has several results
-
-
 @_known("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
 def _reduced(node: Node, x: Array, *_: Any) -> Any:
     axes = node.option(1, "axes")

@@ -75,24 +75,16 @@ def _hard_swish(n: Node, x: Value) -> Any:
     return x * e.hard_clip(x * _number(1 / 6, x) + 0.5, 0, 1)
 
 
-@imports("Softsign")
-def _softsign(n: Node, x: Value) -> Any:
-    return x / (1 + e.abs(x))
-
-
-@imports("Mish")
-def _mish(n: Node, x: Value) -> Any:
-    return x * e.tanh(e.softplus(x))
-
-
 @imports("Swish")
 def _swish(n: Node, x: Value) -> Any:
     return x * e.sigmoid(x * _number(n["alpha"], x))
 
 
 @imports("Gelu")
-def _gelu(n: Node, x: Value) -> Any:
-    if n["approximate"] == "tanh":
+@imports("Gelu", "FastGelu", domain="com.microsoft")
+def _gelu(n: Node, x: Value, bias: Value | None = None) -> Any:
+    x = x if bias is None else x + bias
+    if n.op == "FastGelu" or n["approximate"] == "tanh":
         inner = float(np.sqrt(2 / np.pi)) * (x + 0.044715 * x * x * x)
         return 0.5 * x * (1 + e.tanh(inner))
     return 0.5 * x * (1 + e.erf(x * float(np.sqrt(0.5))))
@@ -109,12 +101,3 @@ def _shrink(n: Node, x: Value) -> Any:
     lambd, bias = n["lambd"], n["bias"]
     shrunk = e.where(wide < -lambd, wide + bias, e.where(wide > lambd, wide - bias, 0 * wide))
     return cast(shrunk, x.dtype)
-
-
-@imports("Gelu", "FastGelu", domain="com.microsoft")
-def _microsoft_gelu(n: Node, x: Value, bias: Value | None = None) -> Any:
-    x = x if bias is None else x + bias
-    if n.op == "FastGelu":
-        inner = float(np.sqrt(2 / np.pi)) * (x + 0.044715 * x * x * x)
-        return 0.5 * x * (1 + e.tanh(inner))
-    return 0.5 * x * (1 + e.erf(x * float(np.sqrt(0.5))))

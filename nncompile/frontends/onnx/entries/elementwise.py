@@ -26,6 +26,8 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     **{"Neg": e.negative, "Not": e.logical_not, "Reciprocal": e.reciprocal, "Relu": e.relu},
     **{"Round": e.rint, "Sigmoid": e.sigmoid, "Sign": e.sign, "Sin": e.sin, "Sinh": e.sinh},
     **{"Softplus": e.softplus, "Sqrt": e.sqrt, "Tan": e.tan, "Tanh": e.tanh},
+    "Softsign": lambda x: x / (1 + e.abs(x)),
+    "Mish": lambda x: x * e.tanh(e.softplus(x)),
     "BitwiseNot": e.bitwise_not,
     **{"BitwiseAnd": e.bitwise_and, "BitwiseOr": e.bitwise_or, "BitwiseXor": e.bitwise_xor},
     **{"Where": e.where},
