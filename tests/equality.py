@@ -21,7 +21,7 @@ import numpy as np
 import nncompile
 from dsl import BatchNorm, Dense, Dropout, cross_entropy, f32, i64, model, relu
 from nncompile import Trainer, training
-from nncompile.optim import sgd
+from nncompile.optim import adam, sgd
 from nncompile.program.recipe import Recipe
 from tests.mpi_jobs import ROOT, environment, job
 
@@ -36,7 +36,10 @@ CASES: dict[str, dict[str, Any]] = {
     "mean, BatchNorm(sync=True)": {"norm": True},
     "masked mean, BatchNorm(sync=True)": {"norm": True, "ignore_index": 0},
 }
+SHARDED = ("mean", "sum", "mean, clipped", "masked mean, 4 batches accumulated")
 LIMIT = 1e-6
+# Adam divides by the root of a gradient near zero, whose rounding is then seen in the parameters.
+ADAM, ADAM_LIMIT = "mean, Adam, each with its part of the update", 1e-4
 
 
 def recipe(
@@ -44,6 +47,7 @@ def recipe(
     norm: bool = False,
     clip_norm: float | None = None,
     accumulate: int = 1,
+    optimizer: Any = None,
     **loss: Any,
 ) -> Recipe:
     @model
@@ -55,7 +59,7 @@ def recipe(
 
     lr = 0.002 if loss.get("reduction") == "sum" else 0.05
     options: dict[str, Any] = {"clip_norm": clip_norm, "accumulate": accumulate}
-    return training(net, optimizer=sgd(lr, 0.9), batch_size=BATCH, **options)
+    return training(net, optimizer=optimizer or sgd(lr, 0.9), batch_size=BATCH, **options)
 
 
 def data() -> dict[str, Any]:
@@ -70,11 +74,16 @@ def parameters(options: dict[str, Any], parallel: Any = None) -> dict[str, Any]:
     return trainer.params
 
 
-def compared(parallel: Any) -> None:
-    """What one process of several computes: prints the differences from one alone as JSON."""
+def compared(parallel: Any, sharing: Any) -> None:
+    """What one process of several computes: prints the differences from one alone as JSON. Those
+    who are `sharing` make parts of the update."""
     found = {}
-    for name, options in CASES.items():
-        several = parameters(options, parallel)
+    cases = {name: (parallel, options) for name, options in CASES.items()}
+    cases |= {f"{name}, each with its part of the update": (sharing, CASES[name])
+              for name in SHARDED}  # fmt: skip
+    cases[ADAM] = sharing, {"optimizer": adam(1e-3)}
+    for name, (processes, options) in cases.items():
+        several = parameters(options, processes)
         if parallel.is_first:
             one = parameters(options)
             found[name] = max(
@@ -93,10 +102,11 @@ def table(sizes: tuple[int, ...] = (2, 4)) -> None:
             columns[size] = json.loads(output.splitlines()[-1])
     print("| loss | " + " | ".join(f"{size} processes" for size in sizes) + " |")
     print("|---|" + "---|" * len(sizes))
-    for name in CASES:
+    for name in columns[sizes[0]]:
         figures = " | ".join(f"{column[name]:.1e}" for column in columns.values())
         print(f"| {name} | {figures} |")
-    if max(max(column.values()) for column in columns.values()) > LIMIT:
+    found = [(name, x) for column in columns.values() for name, x in column.items()]
+    if any(x > (ADAM_LIMIT if name == ADAM else LIMIT) for name, x in found):
         sys.exit(1)
 
 
@@ -135,7 +145,7 @@ def main() -> None:
     parser.add_argument("--examples", action="store_true", help="train the examples")
     chosen = parser.parse_args()
     if chosen.job:
-        compared(nncompile.mpi())
+        compared(nncompile.mpi(), nncompile.mpi(shard_optimizer=True))
     elif chosen.examples:
         examples()
     else:

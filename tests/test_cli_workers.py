@@ -57,6 +57,12 @@ def test_without_a_launcher_it_says_how_to_get_one(
     assert "pip install 'nncompile[mpi]'" in message
 
 
+def test_one_process_has_no_one_to_share_its_update_with(file: Path) -> None:
+    message = fails("train", file, "--shard-optimizer")
+    assert "--shard-optimizer is for several processes, and there is one" in message
+    assert "--workers 2" in message
+
+
 def test_processes_that_end_early_are_an_error(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +109,7 @@ def test_signals_are_for_the_first_process_once_all_are_connected(
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     pid = tmp_path / "pid"
 
-    def mpi() -> Any:
+    def mpi(shard_optimizer: bool) -> Any:
         assert not pid.exists()
         return SimpleNamespace(size=2, together=contextlib.nullcontext)
 

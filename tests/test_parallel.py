@@ -290,6 +290,7 @@ def test_a_process_that_fails_ends_all() -> None:
 
 def test_a_process_that_does_not_answer_is_not_waited_for() -> None:
     step = compile_step(recipe(plain))
+    step.content("gradient"), step.content("following")
 
     def work(processes: Processes) -> None:
         if processes.rank == 0:

@@ -28,8 +28,15 @@ def check(group: Group) -> None:
     greatest = np.array([rank, -rank])
     group.allreduce(greatest, operation="max")
     assert greatest.tolist() == [size - 1, 0]
-    part = group.reduce_scatter(np.arange(3.0 * size))
-    np.testing.assert_array_equal(part, size * np.arange(3.0 * rank, 3.0 * rank + 3))
+    bounds = [*[0, 0, *range(3, 3 * size, 2)][:size], 3 * size]  # the first has none
+    first, last = bounds[rank : rank + 2]
+    vector = np.arange(3.0 * size)
+    group.reduce_scatter(vector, bounds)
+    np.testing.assert_array_equal(vector[first:last], size * np.arange(first, last))
+    parts = np.full(3 * size, -1.0)
+    parts[first:last] = range(first, last)
+    group.gather_parts(parts, bounds)
+    np.testing.assert_array_equal(parts, np.arange(3.0 * size))
     every = group.allgather(np.full((2, 3), rank, np.int64))
     np.testing.assert_array_equal(every[:, 0], np.repeat(np.arange(size), 2))
     first = np.full(5, rank + 7, np.uint8)

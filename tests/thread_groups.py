@@ -56,8 +56,14 @@ class ThreadGroup:
         for i, x in enumerate(arrays):
             x[...] = combine([parts[i] for parts in every], axis=0)
 
-    def reduce_scatter(self, array: Any) -> Any:
-        return np.split(np.sum(self._all(array.copy()), axis=0), self.size)[self.rank]
+    def reduce_scatter(self, array: Any, bounds: Sequence[int]) -> None:
+        first, last = bounds[self.rank : self.rank + 2]
+        array[first:last] = np.sum(self._all(array.copy()), axis=0)[first:last]
+
+    def gather_parts(self, array: Any, bounds: Sequence[int]) -> None:
+        for rank, part in enumerate(self._all(array.copy())):
+            first, last = bounds[rank : rank + 2]
+            array[first:last] = part[first:last]
 
     def allgather(self, array: Any) -> Any:
         return np.concatenate(self._all(array.copy()))
@@ -83,13 +89,15 @@ class ThreadGroup:
         self.aborted = code
 
 
-def in_threads(size: int, work: Callable[[Processes], Any], seconds: float = SECONDS) -> list[Any]:
+def in_threads(
+    size: int, work: Callable[[Processes], Any], seconds: float = SECONDS, **options: Any
+) -> list[Any]:
     """What `work` gives in each of so many threads, or the error that it raises."""
     room, results = Room(size), [None] * size
 
     def run(rank: int) -> None:
         try:
-            results[rank] = work(Processes(ThreadGroup(room, rank, seconds)))
+            results[rank] = work(Processes(ThreadGroup(room, rank, seconds), **options))
         except BaseException as error:
             results[rank] = error
 

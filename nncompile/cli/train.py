@@ -26,6 +26,7 @@ from nncompile.cli.training import (
     RunName,
     RunPath,
     Seed,
+    ShardOptimizer,
     Steps,
     Threads,
     Training,
@@ -70,6 +71,7 @@ def train(
     monitor: Monitor = None,
     log: LogFile = None,
     workers: Workers = None,
+    shard_optimizer: ShardOptimizer = False,
     model: Chosen = None,
     settings: Set = None,
     quiet: Quiet = False,
@@ -124,7 +126,7 @@ def train(
             "class_names": chosen.class_names,
         }
 
-    with several(workers) as parallel:
+    with several(workers, shard_optimizer) as parallel:
         declared = load_file(file, model, settings)
         training = Training(
             *(output, name, overwrite, resume, epochs, steps, seed, flags),

@@ -77,6 +77,14 @@ LogFile = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that train together, on this machine.")
 ]
+ShardOptimizer = Annotated[
+    bool,
+    typer.Option(
+        "--shard-optimizer",
+        help="Each process updates its part of the parameters, and holds no other state of the "
+        "optimizer.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]

@@ -59,11 +59,17 @@ def launched() -> tuple[int, int, int] | None:
 
 
 @contextlib.contextmanager
-def several(workers: int | None) -> Iterator[Any]:
+def several(workers: int | None, shard_optimizer: bool = False) -> Iterator[Any]:
     """A block that is run by all processes that were launched; gives them, or None where there is
-    one. The first alone prints; what fails in another one is its error."""
+    one. The first alone prints; what fails in another one is its error. Raises `ModelError` where
+    one is to share its update."""
     there = launched()
     if there is None:
+        if shard_optimizer:
+            raise ModelError(
+                "--shard-optimizer is for several processes, and there is one",
+                hint="--workers 2 starts two",
+            )
         yield None
         return
     size, rank, _ = there
@@ -73,7 +79,8 @@ def several(workers: int | None) -> Iterator[Any]:
     if not place:  # a launcher makes a terminal of a pipe, and what is behind it is not known
         os.environ["TERM"] = "dumb"
     parallel = extra("nncompile.parallel", "nncompile.parallel", "train", "")
-    processes = (parallel.torch_distributed if _TORCHRUN in os.environ else parallel.mpi)()
+    connect = parallel.torch_distributed if _TORCHRUN in os.environ else parallel.mpi
+    processes = connect(shard_optimizer=shard_optimizer)
     try:
         with processes.together():
             _check_size(processes.size, size, workers)

@@ -26,9 +26,12 @@ class Group(Protocol):
         """Makes each array the sum, or the elementwise maximum, of those of all processes: the same
         bits in all of them."""
 
-    def reduce_scatter(self, array: Array) -> Array:
-        """The part of the sum of those vectors that is this process's: the first of `size` equal
-        parts for the first. The length is a multiple of `size`."""
+    def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
+        """Makes the part of the vector that is this process's that of the sum of all: the part of
+        process i is from `bounds[i]` to `bounds[i + 1]`. What becomes of the rest is not said."""
+
+    def gather_parts(self, array: Array, bounds: Sequence[int]) -> None:
+        """Makes the vector that of which each process has its part, in all."""
 
     def allgather(self, array: Array) -> Array:
         """The vectors of all processes, of the same length, one after the other."""

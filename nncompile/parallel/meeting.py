@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from nncompile.ir.types import Array
 from nncompile.parallel.group import Group
 
 
@@ -17,3 +19,19 @@ class Meeting(Protocol):
     @property
     def size(self) -> int: ...
     def meet(self) -> None: ...
+
+
+class Shares(Protocol):
+    """A runner whose state lies in several processes; see
+    `nncompile.parallel.sharded.ShardedStepRunner`."""
+
+    def collected(self, names: Iterable[str], step: int) -> dict[str, Array]: ...
+    def hold(self) -> None: ...
+
+
+class Collecting(Meeting, Protocol):
+    """Processes that give each other parts of a state when they meet."""
+
+    def enter(self, runner: Shares, after: object) -> None: ...
+    def use(self, runner: Shares) -> None: ...
+    def collect(self, runner: Shares, names: Sequence[str], step: int) -> dict[str, Array]: ...

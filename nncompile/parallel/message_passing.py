@@ -32,11 +32,17 @@ class MpiGroup:
         start = self._world.Iallreduce
         self._wait(*(start(self._mpi.IN_PLACE, x, op=op) for x in arrays))
 
-    def reduce_scatter(self, array: Array) -> Array:
-        """A block of the sum."""
-        part = np.empty(len(array) // self.size, array.dtype)
-        self._wait(self._world.Ireduce_scatter_block(array, part))
-        return part
+    def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
+        """Parts of any lengths."""
+        part = array[bounds[self.rank] : bounds[self.rank + 1]]
+        result = np.empty_like(part)
+        self._wait(self._world.Ireduce_scatter(array, result, np.diff(bounds).tolist()))
+        part[...] = result
+
+    def gather_parts(self, array: Array, bounds: Sequence[int]) -> None:
+        """Where they are to be."""
+        parts = [array, (np.diff(bounds).tolist(), list(bounds[:-1]))]
+        self._wait(self._world.Iallgatherv(self._mpi.IN_PLACE, parts))
 
     def allgather(self, array: Array) -> Array:
         """Along the first axis."""
@@ -70,19 +76,22 @@ class MpiGroup:
 
 
 @suggests_names
-def mpi(communicator: Any = None, timeout: float = TIMEOUT) -> Processes:
+def mpi(
+    communicator: Any = None, timeout: float = TIMEOUT, shard_optimizer: bool = False
+) -> Processes:
     """The processes that `mpirun -n N python SCRIPT.py` started, for `Trainer(recipe,
     parallel=mpi())`: each runs the same script, and computes its rows of every batch. One that does
     not answer for `timeout` seconds ends the training. `communicator` is one of mpi4py, where it is
-    not to be all of them. Raises `ModelError` where mpi4py is not installed, MPI does not start or
-    that is no communicator.
+    not to be all of them. With `shard_optimizer` each holds the state of the optimizer for its
+    part of the parameters alone, and makes that part of the update (ZeRO, stage 1). Raises
+    `ModelError` where mpi4py is not installed, MPI does not start or that is no communicator.
     """
     timeout = positive("timeout", timeout)
     if communicator is not None and not hasattr(communicator, "Dup"):
         raise ModelError(f"communicator must be one of mpi4py, got {communicator!r}")
     module = _mpi4py()
     world = module.COMM_WORLD if communicator is None else communicator
-    return Processes(MpiGroup(world.Dup(), timeout))
+    return Processes(MpiGroup(world.Dup(), timeout), shard_optimizer)
 
 
 def _mpi4py() -> Any:

@@ -8,7 +8,8 @@ import json
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,16 +17,20 @@ import numpy as np
 
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import ProcessError
+from nncompile.ir.types import Array
 from nncompile.parallel.agreement import Agreement
 from nncompile.parallel.group import Group
+from nncompile.parallel.meeting import Shares
 from nncompile.parallel.runner import ReducedStepRunner
+from nncompile.parallel.sharded import ShardedStepRunner
 from nncompile.train.callback_state import name_of
 from nncompile.train.events import Callback, Event, EventTrainer, Kind
 from nncompile.train.interrupts import error_of
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # What processes meet for: to make a step, to say something, to hand over a state, to end a block.
-_STEP, _MESSAGE, _STATE, _END = range(4)
+# Who comes to collect what others have of a state gets it first, whatever they have come for.
+_STEP, _MESSAGE, _STATE, _END, _LEAVE, _COLLECT = range(6)
 
 
 class Processes:
@@ -35,8 +40,12 @@ class Processes:
     one does not come at all, the others wait no longer than the group does, and end.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, shard_optimizer: bool = False) -> None:
         self.group = group
+        self._shards = shard_optimizer
+        # Those whose state lies in several processes, and those that have made steps.
+        self._runners: list[weakref.ref[Shares]] = []
+        self._used: list[Shares] = []
         self.rank, self.size = group.rank, group.size
         self._control = group.apart()
         self._depth = 0
@@ -55,7 +64,39 @@ class Processes:
         self, compiled: CompiledStep, state: Mapping[str, Any], *options: Any
     ) -> ReducedStepRunner:
         """A runner of steps that all processes make together."""
-        return ReducedStepRunner(self, compiled, state, *options)
+        kind = ShardedStepRunner if self._shards and self.size > 1 else ReducedStepRunner
+        return kind(self, compiled, state, *options)
+
+    def enter(self, runner: Shares, after: object) -> None:
+        """Takes a runner whose state lies in several processes, in the same order in all; it may
+        take the place of another one."""
+        self._runners.append(weakref.ref(runner))
+        self._used = [runner if known is after else known for known in self._used]
+
+    def use(self, runner: Shares) -> None:
+        """Notes that a runner makes a step."""
+        if not any(known is runner for known in self._used):
+            self._used.append(runner)
+
+    def collect(self, runner: Shares, names: Sequence[str], step: int) -> dict[str, Array]:
+        """What all processes have of those tensors after that step. They need not know of it: they
+        give it where they meet next."""
+        number = next(i for i, known in enumerate(self._runners) if known() is runner)
+        request = json.dumps([number, list(names), step])
+        while True:
+            self._round(_COLLECT)
+            served, arrays = self._serve(request)
+            if served == request:
+                return arrays
+
+    def _serve(self, request: str = "") -> tuple[str, dict[str, Array]]:
+        """Gives what is asked for first, and takes part in what all compute of it."""
+        with self._answering():
+            served = next(filter(None, self.group.agree(request)))
+            number, names, step = json.loads(served)
+            runner = self._runners[number]()
+            assert runner is not None  # as one process asks for its state
+            return served, runner.collected(names, step)
 
     def callbacks(self, callbacks: list[Callback]) -> list[Callback]:
         """Those of this process: what writes or shows is told by the first alone. With them, one
@@ -71,12 +112,17 @@ class Processes:
     def meet(self, purpose: int = _STEP) -> None:
         """Waits for all processes. Raises the `ProcessError` of one that failed, or what ends a
         training after a signal, and one where processes have come for different purposes."""
+        while self._round(purpose) == _COLLECT:
+            self._serve()
+
+    def _round(self, purpose: int) -> int:
+        """What all processes have come for, or what some come to collect."""
         with self._answering():
             numbers = np.array([0, purpose, -purpose], np.int64)
             self._control.allreduce(numbers, operation="max")
             failed, last, first = numbers
-            if not failed and last == -first:
-                return
+            if not failed and last in (-first, _COLLECT):
+                return int(last)
             texts = self._control.agree("") if failed else []
         self._is_told = True
         if not failed:
@@ -133,6 +179,7 @@ class Processes:
                 yield
                 if self._depth == 1 and not self._is_told:
                     self.meet(_END)
+                    self._hold()
         except BaseException as error:
             self._tell(error)
             raise
@@ -153,8 +200,17 @@ class Processes:
     def _leave(self) -> None:
         """Waits for the others after an error: the first has to write what it keeps before another
         process ends, which ends all."""
-        with contextlib.suppress(ProcessError), self._answering():
-            self._control.barrier()
+        if not self._is_lost:
+            with contextlib.suppress(ProcessError):
+                self.meet(_LEAVE)
+                self._hold()
+
+    def _hold(self) -> None:
+        """Makes each process know the whole state of what they trained: outside of a block one of
+        them may ask for it alone."""
+        while self._used:
+            with self._answering():
+                self._used.pop(0).hold()
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:

@@ -14,11 +14,14 @@ import numpy as np
 
 from nncompile.ir.types import Array
 from nncompile.parallel.group import Group
+from nncompile.parallel.layout import Layout
+from nncompile.parallel.vectors import LINE, Vector, aligned, multiply, vector_of
 from nncompile.program.reductions import Reduction
+from nncompile.program.update_sections import Section
 from nncompile.runtime.feeds import Port
 
 _SHORT = 64  # elements up to which a tensor is reduced in double precision
-_LINE = 16  # float32 in a line of the cache, at which tensors begin
+_LINE = LINE // 4  # float32 in a line of the cache, at which tensors begin
 
 
 @dataclass
@@ -32,24 +35,46 @@ class _Tensor:
         """Whether it is computed where it is reduced."""
         return self.view.dtype == self.port.dtype
 
-    def result(self) -> Array:
-        """The reduced tensor, in its own type."""
-        return self.view if self.is_direct else self.view.astype(self.port.dtype)
+    def result(self, rows: slice | None = None) -> Array:
+        """The reduced tensor, or some rows of it, in its own type."""
+        view = self.view if rows is None else self.view[rows]
+        return view if self.is_direct else view.astype(self.port.dtype)
+
+
+@dataclass
+class _Bucket:
+    """Long tensors side by side, which are reduced together; `bounds` are those of the parts that
+    processes own, where they do not take all of it."""
+
+    vector: Vector
+    names: list[str]
+    bounds: list[int] | None = None
+
+    def reduce(self, factors: Sequence[float]) -> None:
+        """Adds up what processes have, times their factors."""
+        if self.bounds is None:
+            self.vector.sum(factors)
+        else:
+            self.vector.scatter(factors, self.bounds)
 
 
 @dataclass
 class Reducing:
     """Reduces tensors of those types by these rules, in the order of `first`, then of the others.
-    Those that are `weighted` are given times their weight."""
+    Those that are `weighted` are given times their weight. Of the tensors of `sections` each
+    process gets the rows that it owns."""
 
     group: Group
     rules: Mapping[str, Reduction]
     ports: Sequence[Port]
     first: Iterable[str] = ()
     weighted: Collection[str] = ()
+    sections: Sequence[Section] = ()
     _tensors: dict[str, _Tensor] = field(init=False, default_factory=dict)
     _apart: dict[str, Array] = field(init=False, default_factory=dict)
     _rows: dict[str, Port] = field(init=False, default_factory=dict)
+    _owned: dict[str, slice | None] = field(init=False, default_factory=dict)
+    _buckets: list[_Bucket] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         ports = {port.name: port for port in self.ports if port.name in self.rules}
@@ -65,19 +90,51 @@ class Reducing:
                 self._apart[name] = np.zeros(_shape(port), port.dtype)
             else:
                 (long if _is_long(port) else short).append(port)
-        self._long = self._placed(long, np.float32, _LINE)
-        self._short = self._placed(short, np.float64, 1)
-        self._are_long, self._are_short = ([p.name for p in x] for x in (long, short))
+        lengths = {port.name: _length(port) for port in long}
+        for section in self.sections:
+            self._own(section)
+            layout = Layout(section, lengths, _LINE)
+            self._place(layout.starts, layout.count, ports, layout.bounds)
+        left, starts, count = [n for n in lengths if n not in self._tensors], {}, 0
+        for name in left:
+            starts[name] = count
+            count += -(-lengths[name] // _LINE) * _LINE
+        self._place(starts, count, ports)
+        self._short = aligned(sum(map(_length, short)), np.dtype(np.float64))
+        end = 0
+        for port in short:
+            start, end = end, end + _length(port)
+            self._enter(port, self._short[start:end])
+        self._are_short = [port.name for port in short]
 
-    def _placed(self, ports: Sequence[Port], dtype: Any, line: int) -> Array:
-        sizes = [-(-int(np.prod(_shape(port))) // line) * line for port in ports]
-        starts = np.cumsum([0, *sizes])
-        vector = _aligned(int(starts[-1]), np.dtype(dtype))
-        for port, start in zip(ports, starts[:-1], strict=True):
-            shape = _shape(port)
-            view = vector[start : start + int(np.prod(shape))].reshape(shape)
-            self._tensors[port.name] = _Tensor(port, self.rules[port.name], view)
-        return vector
+    def _own(self, section: Section) -> None:
+        """Notes which rows of the tensors of a section are this process's: None of what others
+        have, all of what is not cut."""
+        for component in section.components:
+            self._owned |= dict.fromkeys(component.handed)
+        for component, first, last in section.spans(self.group.rank):
+            rows = slice(first, last) if component.rows else slice(None)
+            self._owned |= dict.fromkeys(component.handed, rows)
+
+    def _place(
+        self,
+        starts: Mapping[str, int],
+        count: int,
+        ports: Mapping[str, Port],
+        bounds: list[int] | None = None,
+    ) -> None:
+        """A bucket of tensors that begin there."""
+        if not starts:
+            return
+        stops = [*list(starts.values())[1:], count]
+        vector = vector_of(self.group, count, np.float32, stops)
+        for name, start in starts.items():
+            self._enter(ports[name], vector.array[start : start + _length(ports[name])])
+        self._buckets.append(_Bucket(vector, list(starts), bounds))
+
+    def _enter(self, port: Port, part: Array) -> None:
+        view = part.reshape(_shape(port))
+        self._tensors[port.name] = _Tensor(port, self.rules[port.name], view)
 
     @property
     def direct(self) -> dict[str, Array]:
@@ -87,9 +144,9 @@ class Reducing:
     def reduced(
         self, given: Mapping[str, Array] | None, old: Callable[[str], Array]
     ) -> dict[str, Array]:
-        """The tensors of all processes; None is given by one without rows, which counts nothing.
-        What is not computed in place is `given`, and `old` gives the states that changes are added
-        to."""
+        """The tensors of all processes, of those of sections the rows that are owned; None is given
+        by one without rows, which counts nothing. What is not computed in place is `given`, and
+        `old` gives the states that changes are added to."""
         for name, tensor in self._tensors.items():
             if given is None:
                 tensor.view[...] = 0
@@ -98,43 +155,42 @@ class Reducing:
             if given is not None and tensor.rule.kind == "change":
                 tensor.view[...] -= old(name)
         own = self._weights()
-        self._scale(self._are_short, own, dict.fromkeys(own, 1.0), 1)
+        for name in self._are_short:
+            multiply(self._tensors[name].view, self._factor(name, own, dict.fromkeys(own, 1.0), 1))
         self.group.allreduce(self._short)
         # The weights of all are among the short ones: long ones are multiplied once.
         totals = {name: total or 1.0 for name, total in self._weights().items()}
-        self._scale(self._are_short, dict.fromkeys(own, 1.0), totals, self.group.size)
-        self._scale(self._are_long, own, totals, self.group.size)
-        self.group.allreduce(self._long)
+        ones, size = dict.fromkeys(own, 1.0), self.group.size
+        for name in self._are_short:
+            multiply(self._tensors[name].view, self._factor(name, ones, totals, size))
+        for bucket in self._buckets:
+            bucket.reduce([self._factor(name, own, totals, size) for name in bucket.names])
         for name, tensor in self._tensors.items():
             if tensor.rule.kind == "change":
                 tensor.view[...] += old(name)
-        results = {name: tensor.result() for name, tensor in self._tensors.items()}
+        results = {name: self._result(name) for name in self._tensors if self._is_here(name)}
         return results | self._reduced_apart(given)
+
+    def _is_here(self, name: str) -> bool:
+        return self._owned.get(name, slice(None)) is not None
+
+    def _result(self, name: str) -> Array:
+        return self._tensors[name].result(self._owned.get(name))
 
     def _weights(self) -> dict[str, float]:
         names = {t.rule.weight for t in self._tensors.values() if t.rule.weight}
         return {name: float(self._tensors[name].view) for name in names}
 
-    def _scale(
-        self,
-        names: Iterable[str],
-        weights: Mapping[str, float],
-        totals: Mapping[str, float],
-        size: int,
-    ) -> None:
-        """Multiplies means by their weight, and divides them by that of all; by the number of the
-        processes where all weigh the same."""
-        for name in names:
-            tensor = self._tensors[name]
-            if tensor.rule.kind != "mean":
-                continue
-            weight = tensor.rule.weight
-            share = 1.0 if weight is None or name in self.weighted else weights[weight]
-            factor = share / (size if weight is None else totals[weight])
-            if not factor:  # a mean of nothing is NaN
-                tensor.view[...] = 0
-            elif factor != 1.0:
-                np.multiply(tensor.view, factor, out=tensor.view)
+    def _factor(
+        self, name: str, weights: Mapping[str, float], totals: Mapping[str, float], size: int
+    ) -> float:
+        """What a tensor is multiplied by: of a mean its weight by that of all, or one by the number
+        of the processes where all weigh the same."""
+        rule = self._tensors[name].rule
+        if rule.kind != "mean":
+            return 1.0
+        share = 1.0 if rule.weight is None or name in self.weighted else weights[rule.weight]
+        return share / (size if rule.weight is None else totals[rule.weight])
 
     def _reduced_apart(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
         for name, array in self._apart.items():
@@ -157,7 +213,11 @@ class Reducing:
 
 def _is_long(port: Port) -> bool:
     is_float32 = port.dtype.kind not in "iub" and port.dtype.itemsize <= 4
-    return is_float32 and int(np.prod(_shape(port))) > _SHORT
+    return is_float32 and _length(port) > _SHORT
+
+
+def _length(port: Port) -> int:
+    return int(np.prod(_shape(port)))
 
 
 def _shape(port: Port) -> tuple[int, ...]:
@@ -167,11 +227,3 @@ def _shape(port: Port) -> tuple[int, ...]:
 
 def _least(dtype: np.dtype[Any]) -> Any:
     return False if dtype.kind == "b" else np.iinfo(dtype).min
-
-
-def _aligned(count: int, dtype: np.dtype[Any]) -> Array:
-    """Zeros that begin at a line of the cache."""
-    line = 4 * _LINE
-    memory = np.zeros(count * dtype.itemsize + line, np.uint8)
-    start = -memory.ctypes.data % line
-    return memory[start : start + count * dtype.itemsize].view(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,11 @@ from nncompile.parallel.staged import StagedHalf
 from nncompile.program.first_row import FIRST_ROW, unnumbered
 from nncompile.program.shared_statistics import stages_of
 from nncompile.program.step import Step
+from nncompile.program.update_sections import Section
 from nncompile.runtime.blocked_convolutions import step_session
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.runner import StepRunner
+from nncompile.runtime.runner import State, StepRunner
 from nncompile.runtime.session import Session
 from nncompile.train.sums import Sums
 
@@ -37,6 +38,8 @@ class ReducedStepRunner(StepRunner):
     same in each process, and computes its share of the rows. Raises `ModelError` for a step that no
     reduction makes right, and what `StepRunner` does."""
 
+    _sections: tuple[Section, ...] = ()  # what a process owns a part of alone
+
     def __init__(
         self,
         processes: Meeting,
@@ -50,10 +53,9 @@ class ReducedStepRunner(StepRunner):
     ) -> None:
         source = compiled.source
         _check_reducible(source)
-        options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
-        super().__init__(compiled.content("following"), state, providers, threads, **options)
         self._processes, self._source = processes, source
         start = partial(step_session, providers=providers, threads=threads, native=native)
+        self._new_session: Callable[[bytes], Session] = start
         stages, half = stages_of(source), None
         self._half: Session | StagedHalf
         if stages:
@@ -62,16 +64,33 @@ class ReducedStepRunner(StepRunner):
             self._half = half = start(compiled.content("gradient"))
         rules, first = source.reductions.by_name, source.reductions.gradients
         weighted = first if stages else ()
-        about = self._half.outputs, first, weighted
+        about = self._half.outputs, first, weighted, self._sections
         self._reducing = Reducing(processes.group, rules, *about)
         self._direct = self._reducing.direct
-        self._bound = None if half is None else BoundHalf(half, self._sets, self._direct)
+        options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
+        super().__init__(self._update(compiled), state, providers, threads, **options)
+        self._bound = None if half is None else BoundHalf(half, self._states_of_half, self._direct)
         self._whole: dict[str, Array] = {}
+
+    def _update(self, compiled: CompiledStep) -> bytes:
+        """The file of what this process computes of what was reduced."""
+        return compiled.content("following")
+
+    @property
+    def _states_of_half(self) -> Sequence[State]:
+        """The states that the gradient half is computed at."""
+        return self._sets
+
+    def _completed(self, whole: dict[str, Array]) -> dict[str, Array]:
+        """What was reduced, with what else the update takes."""
+        return whole
 
     @property
     def ports(self) -> list[Port]:
         """The inputs that are no state: of the whole batch."""
-        return [p for p in self._half.inputs if p.name not in self._sets[0] and p.name != FIRST_ROW]
+        return [
+            p for p in self._half.inputs if p.name not in self._source.state and p.name != FIRST_ROW
+        ]
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step of all processes on `batch`, which each of them has."""
@@ -82,9 +101,9 @@ class ReducedStepRunner(StepRunner):
         given = self._given(batch, cut, *span)
         losses = self._losses(given)
         self._processes.meet()
-        self._whole = self._reducing.reduced(given, self._old)
+        self._whole = self._completed(self._reducing.reduced(given, self._old))
         self._locate(losses, span)
-        names = {f"{path}.next": f"{path}.reduced" for path in self._sets[0]}
+        names = {f"{path}.next": f"{path}.reduced" for path in self._source.state}
         whole = {names.get(name, name): x for name, x in self._whole.items()}
         super().step({p.name: whole[p.name] for p in self._batch_ports})
         if self._needs_parts:
@@ -120,12 +139,16 @@ class ReducedStepRunner(StepRunner):
         if any(port.name == FIRST_ROW for port in self._half.inputs):
             shard[FIRST_ROW] = np.array(first, np.int64)
         if isinstance(self._half, StagedHalf):
-            found = self._half.run({**self.views(), **shard} if last > first else None)
+            found = self._half.run({**self._views_of_half(), **shard} if last > first else None)
             for name, view in self._direct.items() if found else ():
                 view[...] = found[name]
             return found or None
         assert self._bound is not None
         return self._bound.run(self._at.current, shard) if last > first else None
+
+    def _views_of_half(self) -> dict[str, Array]:
+        names = {port.name for port in self._half.inputs}
+        return self.views(n for n in self._source.state if n in names)
 
     def _losses(self, given: Mapping[str, Array] | None) -> bool:
         """Whether the losses of this process are finite."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,15 @@ class TorchGroup:
         start = partial(self._distributed.all_reduce, op=op, group=self._group, async_op=True)
         self._wait(*(start(self._tensor(x)) for x in arrays if x.size))
 
-    def reduce_scatter(self, array: Array) -> Array:
-        """A block of the sum, all of which gloo sends."""
-        whole = array.copy()
-        self.allreduce(whole)
-        return np.split(whole, self.size)[self.rank]
+    def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
+        """The whole sum, as gloo has no parts of it."""
+        self.allreduce(array)
+
+    def gather_parts(self, array: Array, bounds: Sequence[int]) -> None:
+        """Each sends its part to the others."""
+        send = partial(self._distributed.broadcast, group=self._group, async_op=True)
+        parts = [self._tensor(array[a:b]) for a, b in pairwise(bounds)]
+        self._wait(*(send(part, rank) for rank, part in enumerate(parts) if len(part)))
 
     def allgather(self, array: Array) -> Array:
         """Along the first axis."""
@@ -81,7 +86,7 @@ class TorchGroup:
             work.wait()  # which raises what went wrong
 
 
-def torch_distributed(timeout: float = TIMEOUT) -> Processes:
+def torch_distributed(timeout: float = TIMEOUT, shard_optimizer: bool = False) -> Processes:
     """The processes that `torchrun --nproc-per-node N SCRIPT.py` started, for `Trainer(recipe,
     parallel=torch_distributed())`, where there is no MPI; see `mpi`. It joins those that are
     connected already, if this one is. Raises `ModelError` where torch is not installed, or this
@@ -94,7 +99,7 @@ def torch_distributed(timeout: float = TIMEOUT) -> Processes:
                 hint="torchrun --nproc-per-node 2 SCRIPT.py",
             )
         distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
-    return Processes(TorchGroup(None, timeout).apart())
+    return Processes(TorchGroup(None, timeout).apart(), shard_optimizer)
 
 
 def _modules() -> tuple[Any, Any]:

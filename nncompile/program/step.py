@@ -16,7 +16,7 @@ from nncompile.ir.types import Array, Type
 from nncompile.program.first_row import with_first_row
 from nncompile.program.initialization import initial_values
 from nncompile.program.metric_aggregation import Accumulation
-from nncompile.program.model import Model
+from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.reductions import Reductions
 
@@ -94,6 +94,12 @@ class Step:
     def parameters(self) -> tuple[str, ...]:
         """The paths of the parameters."""
         return tuple(self.model.parameters)
+
+    @property
+    def trained_paths(self) -> list[str]:
+        """The paths of the state that the trained model is computed of: all but slots."""
+        owned = {**self.model.parameters, **self.model.states}
+        return [path for path in self.state if path in owned or path in RANDOM_STATE]
 
     def initial(self, seed: int | None = None) -> dict[str, Array]:
         """The first state: parameters as the model draws them from `seed` (that of the recipe

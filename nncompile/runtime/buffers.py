@@ -31,6 +31,14 @@ def buffer_like(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtVa
     return ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtype, *device)
 
 
+def buffer_at(array: Array) -> ort.OrtValue:
+    """A buffer in main memory that lies where the array does, and so follows what is written to it
+    there."""
+    if array.dtype == bf16.numpy:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
 def give_back() -> None:
     """Gives memory that was freed back to the system, where the C library keeps it for later: what
     initial weights are drawn with is as large as they are, and is not needed again."""

@@ -45,6 +45,7 @@ from nncompile.runtime.step_sources import METADATA_KEY, step_of
 from nncompile.runtime.stopping import Stop
 
 Shapes = Mapping[str, tuple[int, ...]]
+State = dict[str, ort.OrtValue]
 
 
 class Compiled(Protocol):
@@ -127,12 +128,8 @@ class StepRunner:
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
-        # What a step writes before it is read need not be filled.
-        self._shared, written = shared, self.state_map
-        read = {n: buffer_of(x, self._device_of(n)) for n, x in first.items()}
-        made = {n: buffer_like if n in written else buffer_of for n in first.keys() - shared}
-        other = {n: make(first[n], self._device_of(n)) for n, make in made.items()}
-        self._sets = read, {n: other.get(n, x) for n, x in read.items()}
+        self._shared = shared
+        self._sets = self._buffers(first)
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
@@ -156,6 +153,15 @@ class StepRunner:
         self._at = _Position()
         if after is not None:
             self._at = self._following(after, first)
+
+    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, State]:
+        """The two sets of buffers for such a state, of which the first holds it."""
+        # What a step writes before it is read need not be filled.
+        written = self.state_map
+        read = {n: buffer_of(x, self._device_of(n)) for n, x in first.items()}
+        made = {n: buffer_like if n in written else buffer_of for n in first.keys() - self._shared}
+        other = {n: make(first[n], self._device_of(n)) for n, make in made.items()}
+        return read, {n: other.get(n, x) for n, x in read.items()}
 
     def _following(self, other: StepRunner, state: Mapping[str, Array]) -> _Position:
         """The position that takes the place of the other runner's."""
@@ -251,10 +257,11 @@ class StepRunner:
         buffers = self._sets[self._at.current]
         return {name: array_of(buffers[name]) for name in names}
 
-    def views(self) -> dict[str, Array]:
-        """The state after the last step, to be read before the next one: without a copy where it
-        lies in main memory."""
-        return {n: view_of(buffer) for n, buffer in self._sets[self._at.current].items()}
+    def views(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """The state after the last step, or those parts of it, to be read before the next one:
+        without a copy where it lies in main memory."""
+        buffers = self._sets[self._at.current]
+        return {name: view_of(buffers[name]) for name in (buffers if names is None else names)}
 
     def put(self, arrays: Mapping[str, Any]) -> None:
         """Goes on with these values of parts of the state that no step changes; `undo` takes them

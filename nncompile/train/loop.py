@@ -238,7 +238,7 @@ class Loop:
             means = epoch.sums.results()
             if validate is not None:
                 watchers.tell("validation", epoch.number + 1, dict(means), latest)
-                validated = validate(self.runner.views())
+                validated = validate(self.runner.views(self.compiled.source.trained_paths))
                 means |= {f"val_{name}": validated[name] for name in self.model.metrics}
             history.epochs.append(means)
             number, count = epoch.number + 1, epoch.sums.added.batches

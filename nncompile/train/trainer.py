@@ -312,7 +312,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
             )
         check_targets(y, "evaluate", "batch_size")
         feeder = self._evaluation.feeder(data, batch_size, y)
-        state = self._loop.runner.views()
+        state = self._loop.runner.views(self.compiled.source.trained_paths)
         return self._evaluation.metrics(feeder, {**state, **(params or {})})
 
     @suggests_names
@@ -326,7 +326,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         rows. `params` are other values of parameters or states by path, such as those of
         `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
         several batches that is not made of theirs (see `joined`)."""
-        state = {**self._loop.runner.views(), **(params or {})}
+        state = self._loop.runner.views(self.compiled.source.trained_paths)
+        state |= params or {}
         return self._evaluation.predict(inputs, batch_size, state)
 
     @suggests_names
