@@ -328,12 +328,7 @@ class StepRunner:
             self._add(model, *self._started(model))
         self.model, self.session, self._bindings, self._runs, self._apart = self._ready[id(model)]
 
-    def _bind(
-        self,
-        session: Session,
-        current: Mapping[str, ort.OrtValue],
-        following: Mapping[str, ort.OrtValue],
-    ) -> ort.IOBinding:
+    def _bind(self, session: Session, current: State, following: State) -> ort.IOBinding:
         binding = session.onnxruntime.io_binding()
         for name, buffer in current.items():
             binding.bind_ortvalue_input(name, buffer)
