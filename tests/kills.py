@@ -1,9 +1,14 @@
-"""Kills random processes of a training at random moments: `python -m tests.kills --count 100`.
+"""Kills random processes of trainings at random moments: `python -m tests.kills --count 100`.
 
-One run is trained by two to four processes, killed, and resumed by another number of them, again
-and again. After each kill the job must end within five seconds, and go on from a state that is no
-older than the last that was due. In the end its state is compared with that of one process which
-was left alone.
+Each job trains one of two models with two to four processes, and is killed some times:
+
+- `ends`: `--workers N`. The job ends within five seconds, and is resumed.
+- `restarts`: `--workers N --elastic`. The job says so within five seconds, and goes on to its end.
+- `survives`: `mpirun --with-ft ulfm -n N`, `--elastic`. The others say so, and go on to the end.
+
+It goes on from a state that is no older than the last on disk when the process was killed. Where
+the number of processes stays the same, the state in the end has the bits of a job that was left
+alone. Where it changes, that of the convex model is the same to rounding.
 """
 
 from __future__ import annotations
@@ -12,49 +17,75 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nncompile.runtime.checkpoint import load_state
-from tests.mpi_jobs import environment
+from tests.mpi_jobs import environment, launching
 
 EVERY = 20  # steps from one state that is written to the next
-ENDING = 5.0  # seconds
-MODEL = """
+STEPS = 1500
+REPORTED = 5.0  # seconds until a killed process is reported
+PATIENCE = 120.0  # seconds for all else
+MODES = ("ends", "restarts", "survives")
+MODELS = {
+    "convex": ('x >> Dropout(0.2) >> Dense(3, name="out")', "sgd(0.01, 0.9)"),
+    "deep": (
+        'x >> Dense(16, relu, name="hidden") >> Dropout(0.3) >> Dense(3, name="out")',
+        "adam(0.001)",
+    ),
+}
+# While there is a file `slow`, a step takes some milliseconds in which nothing is computed.
+FILE = """
+import time
+from pathlib import Path
 import numpy as np
-from dsl import Dense, Dropout, cross_entropy, f32, i64, model, sgd, training
+from dsl import Dense, Dropout, adam, cross_entropy, f32, i64, model, relu, sgd, training
 
 @model
 def net(x=f32["batch", 20], label=i64["batch"]):
-    return {"loss": cross_entropy(x >> Dropout(0.2) >> Dense(3, name="out"), label)}
+    return {{"loss": cross_entropy({logits}, label)}}
 
-recipe = training(net, optimizer=sgd(0.01, 0.9), batch_size=32, epochs=100000)
+class Slow:
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+    def __len__(self):
+        return len(self.array)
+    def __getitem__(self, rows):
+        if Path("slow").exists():
+            time.sleep(0.01)
+        return self.array[rows]
+
+recipe = training(net, optimizer={optimizer}, batch_size=32)
 rng = np.random.default_rng(0)
-data = {"x": rng.normal(size=(700, 20)).astype("f4"), "label": rng.integers(0, 3, 700)}
+data = {{"x": Slow(rng.normal(size=(700, 20)).astype("f4")), "label": rng.integers(0, 3, 700)}}
 """
 
 
-def train(directory: Path, *options: str) -> subprocess.Popen[Any]:
-    command = [sys.executable, "-m", "nncompile", "train", "net.py", "--name", "killed", *options]
-    # Without a page and exports, which nobody reads; in a group that ends with it.
+def train(directory: Path, before: Sequence[str], *options: str) -> subprocess.Popen[Any]:
+    command = [sys.executable, "-m", "nncompile", "train", "net.py", "--quiet", *options]
     return subprocess.Popen(
-        command,
+        [*before, *command],
         cwd=directory,
         env=environment(),
         stdout=(directory / "out").open("w"),
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
 def ranks(parent: int) -> dict[int, int]:
-    """The processes of the training that this one started, by their number."""
+    """The processes of the training that this one started, by the number they began with."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or not _descends(int(entry.name), parent):
@@ -73,76 +104,189 @@ def _descends(process: int, parent: int) -> bool:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return False
+        if fields[0] == "Z":
+            return False
         process = int(fields[1])
     return process == parent
 
 
-def last_state(directory: Path) -> tuple[int, Path | None]:
-    files = sorted((directory / "runs/net/killed/checkpoints").glob("*.safetensors"))
-    return (int(files[-1].stem.split("-")[-1]), files[-1]) if files else (0, None)
+def last_step(directory: Path) -> int:
+    """The step of the last state on disk."""
+    files = sorted((directory / "runs/net/killed/checkpoints").glob("step-*.safetensors"))
+    return int(files[-1].stem.split("-")[-1]) if files else 0
 
 
-def logged(directory: Path) -> int:
-    """The step of the last epoch that is complete."""
-    file = directory / "runs/net/killed/log.csv"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return int(lines[-1].split(",")[1]) if len(lines) > 1 else 0
-
-
-def killed(directory: Path, rng: random.Random, number: int) -> tuple[str, bool]:
-    """Trains, kills, and says how it went, and whether that is as promised."""
-    before, _ = last_state(directory)
-    size = rng.choice([2, 2, 3, 4])
-    how = ["--workers", str(size), "--checkpoint-every", f"{EVERY}steps", "--quiet"]
-    child = train(directory, *how, *(["--resume", "killed"] if number else []))
-    while last_state(directory)[0] <= before and child.poll() is None:
-        time.sleep(0.05)
-    time.sleep(rng.random())
-    alive = ranks(child.pid)
-    if child.poll() is not None or not alive:
-        return f"ended by itself: {(directory / 'out').read_text()[:1500]}", False
-    rank = rng.choice(sorted(alive))
-    os.kill(alive[rank], signal.SIGKILL)
+def until(true: Any, child: subprocess.Popen[Any], seconds: float = PATIENCE) -> bool:
+    """Whether that becomes true while the job runs."""
     start = time.monotonic()
-    try:
-        code = child.wait(60)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        return f"{size} processes, {rank} killed: hangs", False
-    seconds = time.monotonic() - start
-    step, _ = last_state(directory)
-    lost = max(0, logged(directory) - step)
-    fine = code != 0 and seconds < ENDING and step > before and lost <= EVERY
-    text = f"{size} processes, {rank} killed: ended in {seconds:.1f} s, state of step {step}"
-    return f"{text}, {lost} steps of complete epochs after it", fine
+    while time.monotonic() - start < seconds:
+        if true():
+            return True
+        if child.poll() is not None:
+            return bool(true())
+        time.sleep(0.02)
+    return False
+
+
+@dataclass
+class Job:
+    """One training, and what became of it."""
+
+    mode: str
+    model: str
+    size: int
+    kills: int = 0
+    seconds: list[float] = field(default_factory=list)  # until each kill was reported
+    lost: list[int] = field(default_factory=list)  # steps behind the last state on disk
+    said: list[str] = field(default_factory=list)  # what went wrong
+    error: float = 0.0
+
+    def options(self) -> tuple[list[str], list[str]]:
+        """What stands before the command, and its options."""
+        before = [*launching(self.size), "--with-ft", "ulfm"] if self.mode == "survives" else []
+        own = [] if self.mode == "survives" else ["--workers", str(self.size)]
+        own += [] if self.mode == "ends" else ["--elastic"]
+        return before, [*own, "--checkpoint-every", f"{EVERY}steps"]
+
+    def run(self, directory: Path, rng: random.Random, kills: int) -> None:
+        """Trains to the end, with so many kills."""
+        write(directory, self.model)
+        (directory / "slow").touch()
+        before, options = self.options()
+        first = [*options, "--name", "killed", "--steps", str(STEPS)]
+        child = train(directory, before, *first)
+        for _ in range(kills):
+            again = self._kill(directory, rng, child)
+            if self.said:
+                break
+            if again:
+                child = train(directory, before, *options, "--resume", "killed")
+        (directory / "slow").unlink()
+        try:
+            if child.wait(PATIENCE) != 0:
+                self.said.append(f"exit code {child.returncode}")
+        except subprocess.TimeoutExpired:
+            self.said.append(f"does not end: {sorted(ranks(child.pid))} are there")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        if self.said:
+            self.said.append((directory / "out").read_text()[-2000:])
+
+    def _kill(self, directory: Path, rng: random.Random, child: subprocess.Popen[Any]) -> bool:
+        """Kills a process when there is a newer state than before; whether the job has ended."""
+        before, out = last_step(directory), directory / "out"
+        if not until(lambda: last_step(directory) > before, child):
+            self.said.append("writes no state")
+            return False
+        time.sleep(rng.random())
+        alive, told = ranks(child.pid), len(self._reports(out))
+        if not alive:
+            self.said.append("ended by itself")
+            return False
+        rank = rng.choice(sorted(alive))
+        on_disk = last_step(directory)
+        os.kill(alive[rank], signal.SIGKILL)
+        self.kills += 1
+        start = time.monotonic()
+        if self.mode == "ends":
+            is_reported = until(lambda: child.poll() is not None, child)
+        else:
+            is_reported = until(lambda: len(self._reports(out)) > told, child)
+        self.seconds.append(time.monotonic() - start)
+        if not is_reported or self.seconds[-1] > REPORTED or (child.returncode == 0):
+            self.said.append(f"{rank} killed, not reported: {self.seconds[-1]:.1f} s")
+        if self.mode == "ends":
+            self.lost.append(max(0, on_disk - last_step(directory)))
+            return True
+        if not until(lambda: len(self._steps(out)) > told, child):
+            self.said.append("does not go on")
+            return False
+        self.lost.append(max(0, on_disk - self._steps(out)[-1]))
+        return False
+
+    def _reports(self, out: Path) -> list[str]:
+        return re.findall(r"a process was killed:.*|process.* of \d+ .* ended;.*", out.read_text())
+
+    def _steps(self, out: Path) -> list[int]:
+        found = re.findall(r"goes on from step ([\d,]+)", out.read_text())
+        return [int(x.replace(",", "")) for x in found]
+
+    def compare(self, directory: Path, alone: dict[tuple[str, int], Any]) -> None:
+        """Compares the state in the end with that of a job that was left alone."""
+        size = 1 if self.mode == "survives" else self.size
+        if (self.model, size) not in alone:
+            workers = ["--workers", str(size)] if size > 1 else []
+            child = train(directory, [], *workers, "--name", "alone", "--steps", str(STEPS))
+            assert child.wait(PATIENCE) == 0, (directory / "out").read_text()
+            file = directory / "runs/net/alone/checkpoint.safetensors"
+            alone[self.model, size] = load_state(file)[0]
+        state = load_state(directory / "runs/net/killed/checkpoint.safetensors")[0]
+        self.error = max(
+            float(np.abs(state[n] - x).max() / max(np.abs(x).max(), 1e-30))
+            for n, x in alone[self.model, size].items()
+        )
+        if self.error > self.allowed():
+            self.said.append(f"the state differs by {self.error:.1e}")
+
+    def allowed(self) -> float:
+        """The difference that may come of sums in another order."""
+        if self.mode != "survives":
+            return 0.0
+        return 1e-4 if self.model == "convex" else float("inf")
+
+
+def write(directory: Path, model: str) -> None:
+    logits, optimizer = MODELS[model]
+    (directory / "net.py").write_text(FILE.format(logits=logits, optimizer=optimizer))
+
+
+def print_table(jobs: Sequence[Job]) -> None:
+    print(f"\n{'job':10}{'model':8}{'jobs':>5}{'kills':>7}{'reported in':>13}{'lost':>6}"
+          f"{'difference':>12}{'wrong':>7}")  # fmt: skip
+    for mode in MODES:
+        for model in MODELS:
+            those = [job for job in jobs if (job.mode, job.model) == (mode, model)]
+            if not those:
+                continue
+            seconds = [x for job in those for x in job.seconds]
+            lost = [x for job in those for x in job.lost]
+            print(
+                f"{mode:10}{model:8}{len(those):5}{sum(job.kills for job in those):7}"
+                f"{max(seconds, default=0):11.1f} s{max(lost, default=0):6}"
+                f"{max(job.error for job in those):12.1e}{sum(bool(job.said) for job in those):7}"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=MODES)
     chosen = parser.parse_args()
-    rng, failures = random.Random(chosen.seed), 0
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        (directory / "net.py").write_text(MODEL)
-        for number in range(chosen.count):
-            text, fine = killed(directory, rng, number)
-            failures += not fine
-            print(f"{number + 1:3}  {text}{'' if fine else '  WRONG'}", flush=True)
-        step, file = last_state(directory)
-        assert file is not None
-        state = load_state(file)[0]
-        alone = train(directory, "--steps", str(step), "--name", "alone", "--quiet")
-        assert alone.wait(600) == 0
-        expected = load_state(directory / "runs/net/alone/checkpoint.safetensors")[0]
-        error = max(
-            float(np.abs(state[n] - x).max() / max(np.abs(x).max(), 1e-30))
-            for n, x in expected.items()
+    rng, jobs, alone = random.Random(chosen.seed), list[Job](), dict[tuple[str, int], Any]()
+    kinds = [(m, x) for x in MODELS for m in MODES if chosen.only in (None, m)]
+    while sum(job.kills for job in jobs) < chosen.count and not any(
+        job.said and not job.kills for job in jobs
+    ):
+        mode, model = kinds[len(jobs) % len(kinds)]
+        job = Job(mode, model, rng.choice([2, 3, 4]))
+        left = chosen.count - sum(x.kills for x in jobs)
+        kills = job.size - 1 if mode == "survives" else rng.choice([2, 3, 4])
+        jobs.append(job)
+        with tempfile.TemporaryDirectory() as name:
+            job.run(Path(name), rng, min(kills, left))
+            if not job.said:
+                job.compare(Path(name), alone)
+        print(
+            f"{len(jobs):3}  {job.mode} {job.model}, {job.size} processes: {job.kills} kills, "
+            f"reported in {', '.join(f'{x:.1f}' for x in job.seconds)} s, steps lost "
+            f"{', '.join(map(str, job.lost))}, difference {job.error:.1e}"
+            f"{'  WRONG: ' if job.said else ''}{'; '.join(job.said)}",
+            flush=True,
         )
-    print(f"{chosen.count - failures} of {chosen.count} as promised; after {step} steps the state "
-          f"differs from that of one process by {error:.1e}")  # fmt: skip
-    sys.exit(failures > 0 or error > 1e-4)
+    print_table(jobs)
+    sys.exit(any(job.said for job in jobs))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nncompile.cli.workers import SURROUNDINGS
+from nncompile.cli.launching import SURROUNDINGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,10 +29,24 @@ needs_mpi = pytest.mark.skipif(
 )
 
 
-def job(count: int, arguments: Sequence[str], directory: Path, seconds: float = 60) -> str:
+needs_ulfm = pytest.mark.skipif(
+    mpirun() is None
+    or importlib.util.find_spec("mpi4py") is None
+    or " 5." not in subprocess.check_output([mpirun() or "", "--version"], text=True),
+    reason="mpi4py or mpirun of Open MPI 5 is not installed",
+)
+
+
+def job(
+    count: int,
+    arguments: Sequence[str],
+    directory: Path,
+    seconds: float = 60,
+    options: Sequence[str] = (),
+) -> str:
     """What so many processes `python ARGUMENTS` print, and nothing else goes wrong."""
     done = subprocess.run(
-        [*launching(count), sys.executable, *arguments],
+        [*launching(count), *options, sys.executable, *arguments],
         cwd=directory,
         env=environment(),
         timeout=seconds,

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from nncompile.cli import workers
-from nncompile.diagnostics.errors import ModelError, ProcessError
+from nncompile.cli import launching, workers
+from nncompile.cli.outcome import Outcome
+from nncompile.diagnostics.errors import LostProcessError, ModelError, ProcessError
 from nncompile.parallel import message_passing
 from tests.command_line import fails
 
@@ -68,17 +69,67 @@ def test_processes_that_end_early_are_an_error(
 ) -> None:
     started(monkeypatch, tmp_path, "exit 3")
     with pytest.raises(ProcessError, match="one of the 2 processes ended") as caught:
-        workers.run_workers(2)
+        launching.run_workers(2)
     assert caught.value.exit_code == 3
+
+
+KILLED_TWICE = """
+echo count "$@" >> called
+n=$(wc -l < called)
+echo $$ > $NNCOMPILE_WORKERS/pid
+mkdir -p there/checkpoints
+printf "%s" "$PWD/there" > $NNCOMPILE_WORKERS/run
+test $n = 1 && touch there/checkpoints/step-000000040.safetensors
+test $n -lt 3 && echo 143 > $NNCOMPILE_WORKERS/exit && kill -9 $$
+echo 0 > $NNCOMPILE_WORKERS/exit
+"""
+
+
+def test_processes_are_started_again_where_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One fewer where no state came of it."""
+    started(monkeypatch, tmp_path, KILLED_TWICE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LostProcessError, match="--elastic does so by itself"):
+        launching.run_workers(3)
+    (tmp_path / "called").unlink()
+    assert launching.run_workers(3, elastic=True) == 0
+    called = (tmp_path / "called").read_text().splitlines()
+    assert [line.split()[2] for line in called] == ["3", "3", "2"]
+    first, second = capsys.readouterr().err.splitlines()
+    state = f"step 000000040 of {tmp_path / 'there'}"
+    assert first == (
+        f"a process was killed: 3 processes begin again from {state} (restart 1 of 10)"
+    )
+    assert second.startswith(f"a process was killed: 2 processes begin again from {state}")
+
+
+def test_processes_are_not_started_again_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "_RESTARTS", 2)
+    started(monkeypatch, tmp_path, "kill -9 $$")
+    with pytest.raises(LostProcessError):
+        launching.run_workers(2, elastic=True)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "one process begins again from the beginning (restart 1 of 2)" in first
+    assert "restart 2 of 2" in second
+    # What the user has done wrong, and what a signal for all ends, is not tried again.
+    (tmp_path / "bin" / "mpirun").write_text("#!/bin/sh\nexit 2\n")
+    with pytest.raises(ProcessError) as caught:
+        launching.run_workers(2, elastic=True)
+    assert not isinstance(caught.value, LostProcessError)
+    assert capsys.readouterr().err == ""
 
 
 def test_processes_that_do_not_begin_are_not_waited_for(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started(monkeypatch, tmp_path, "exec sleep 30")
-    monkeypatch.setattr(workers, "_STARTING", 0.1)
+    monkeypatch.setattr(launching, "_STARTING", 0.1)
     with pytest.raises(ProcessError, match="did not begin within"):
-        workers.run_workers(2)
+        launching.run_workers(2)
 
 
 def test_the_first_process_says_how_all_end(
@@ -88,7 +139,7 @@ def test_the_first_process_says_how_all_end(
     script = f'echo count "$@" > called; echo $$ > {place}/pid; echo 5 > {place}/exit'
     started(monkeypatch, tmp_path, script)
     monkeypatch.setattr(sys, "argv", ["nncompile", "train", "net.py", "--workers", "2"])
-    assert workers.run_workers(2) == 5
+    assert launching.run_workers(2) == 5
     called = (tmp_path / "called").read_text().split()
     assert called[:3] == ["count", "-n", "2"]
     assert called[4:] == ["-m", "nncompile", "train", "net.py", "--workers", "2"]
@@ -109,13 +160,55 @@ def test_signals_are_for_the_first_process_once_all_are_connected(
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     pid = tmp_path / "pid"
 
-    def mpi(shard_optimizer: bool) -> Any:
+    def mpi(**_: Any) -> Any:
         assert not pid.exists()
-        return SimpleNamespace(size=2, together=contextlib.nullcontext)
+        return SimpleNamespace(size=2, together=contextlib.nullcontext, lost=())
+
+    def work(_: Any, whereabouts: Any) -> Outcome:
+        assert pid.read_text() == str(os.getpid())
+        return Outcome()
 
     monkeypatch.setattr(workers, "extra", lambda *_: SimpleNamespace(mpi=mpi))
-    with workers.several(2):
-        assert pid.read_text() == str(os.getpid())
+    workers.in_processes(work, 2, elastic=False)
+
+
+class Left:
+    """Processes of which some are lost, one after the other."""
+
+    def __init__(self, rank: int, size: int, lost: Any = ()) -> None:
+        self.rank, self.size, self.lost, self.is_first = rank, size, lost, rank == 0
+        self.together = contextlib.nullcontext
+
+    def survivors(self) -> Left:
+        return Left(max(0, self.rank - 1), self.size - 1, (0,))
+
+
+def test_those_that_are_left_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    found = SimpleNamespace(mpi=lambda **_: Left(1, 4))
+    monkeypatch.setattr(workers, "extra", lambda *_: found)
+    sizes: list[int] = []
+
+    def work(parallel: Left, _: Any) -> Outcome:
+        sizes.append(parallel.size)
+        print(f"{parallel.size} work")
+        if parallel.size > 2:
+            raise LostProcessError("one has ended")
+        return Outcome({"size": parallel.size})
+
+    assert workers.in_processes(work, None, elastic=True).found == {"size": 2}
+    assert sizes == [4, 3, 2]
+    shown = capsys.readouterr()
+    assert shown.out == "3 work\n2 work\n"  # of the second process, once it is the first
+    first, second = shown.err.splitlines()
+    assert first == "process 0 of 4 has ended; the other 3 go on"
+    assert second == "process 0 of 3 has ended; the other 2 go on"
+    with pytest.raises(LostProcessError):
+        workers.in_processes(work, None, elastic=False)
+    workers._silence.close()
 
 
 @pytest.mark.parametrize(

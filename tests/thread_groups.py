@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ProcessError
+from nncompile.diagnostics.errors import LostProcessError, ProcessError
 from nncompile.parallel.group import Operation
 from nncompile.parallel.processes import Processes
 
@@ -24,6 +24,15 @@ class Room:
         self.places: list[Any] = [None] * size
         self.later: list[Room] = []
         self.lock = threading.Lock()
+        self.lost: set[int] = set()
+        self.left: Room | None = None
+
+    def lose(self, rank: int) -> None:
+        """One does not come any more, here and in the rooms apart."""
+        self.lost.add(rank)
+        self.barrier.abort()
+        for room in self.later:
+            room.lose(rank)
 
 
 class ThreadGroup:
@@ -32,6 +41,7 @@ class ThreadGroup:
     def __init__(self, room: Room, rank: int, seconds: float = SECONDS) -> None:
         self._room, self._seconds = room, seconds
         self.rank, self.size = rank, room.size
+        self._first_room = room  # of those that are apart
         self._taken = 0
         self.calls = 0  # of `allreduce`
         self.aborted: int | None = None
@@ -40,6 +50,8 @@ class ThreadGroup:
         try:
             self._room.barrier.wait(self._seconds)
         except threading.BrokenBarrierError:
+            if self._first_room.lost:
+                raise LostProcessError("a process has ended") from None
             raise ProcessError("another process has not answered") from None
 
     def _all(self, value: Any) -> list[Any]:
@@ -83,10 +95,23 @@ class ThreadGroup:
                 self._room.later.append(Room(self.size))
             room = self._room.later[self._taken]
         self._taken += 1
-        return ThreadGroup(room, self.rank, self._seconds)
+        group = ThreadGroup(room, self.rank, self._seconds)
+        group._first_room = self._room
+        return group
 
     def abort(self, code: int) -> None:
         self.aborted = code
+
+    def end(self) -> None:
+        """This one is lost."""
+        self._first_room.lose(self.rank)
+
+    def survivors(self) -> tuple[ThreadGroup, list[int]]:
+        room = self._first_room
+        left = [rank for rank in range(self.size) if rank not in room.lost]
+        with room.lock:
+            room.left = room.left or Room(len(left))
+        return ThreadGroup(room.left, left.index(self.rank), self._seconds), sorted(room.lost)
 
 
 def in_threads(

@@ -8,12 +8,14 @@ from typing import Any
 
 import typer
 
+from nncompile.cli.launching import run_workers
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.settings import Command, Set, load_file
 from nncompile.cli.shared import Chosen, File, ProviderOfRun, StrictDevice, Verbose
 from nncompile.cli.training import (
     BatchSize,
     CheckpointEvery,
+    Elastic,
     Emulate,
     Epochs,
     LogFile,
@@ -32,7 +34,7 @@ from nncompile.cli.training import (
     Training,
     Workers,
 )
-from nncompile.cli.workers import launched, run_workers, several
+from nncompile.cli.workers import Whereabouts, in_processes, launched
 from nncompile.program.model_file import Declared
 from nncompile.train.run_places import LATEST
 
@@ -72,6 +74,7 @@ def train(
     log: LogFile = None,
     workers: Workers = None,
     shard_optimizer: ShardOptimizer = False,
+    elastic: Elastic = False,
     model: Chosen = None,
     settings: Set = None,
     quiet: Quiet = False,
@@ -94,11 +97,12 @@ def train(
       nncompile train digits.py --resume 3 --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
       nncompile train digits.py --provider cuda --precision bf16
-      nncompile train digits.py --workers 4
+      nncompile train digits.py --workers 4 --elastic
       mpirun -n 4 nncompile train digits.py
     """
     if workers is not None and workers > 1 and launched() is None:
-        raise typer.Exit(run_workers(workers))  # the first of them says what there is to say
+        # The first of them says what there is to say.
+        raise typer.Exit(run_workers(workers, elastic))
     flags = {
         "batch_size": batch_size,
         "patience": patience,
@@ -126,12 +130,15 @@ def train(
             "class_names": chosen.class_names,
         }
 
-    with several(workers, shard_optimizer) as parallel:
+    def work(parallel: Any, whereabouts: Whereabouts) -> Outcome:
         declared = load_file(file, model, settings)
         training = Training(
             *(output, name, overwrite, resume, epochs, steps, seed, flags),
             quiet=quiet,
             verbose=verbose,
             parallel=parallel,
+            whereabouts=whereabouts,
         )
         return training.run(declared.recipe.model.name, partial(declaring, declared))
+
+    return in_processes(work, workers, elastic, shard_optimizer=shard_optimizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ import typer
 from nncompile.cli.outcome import INTERRUPTED, Outcome, described_files
 from nncompile.cli.report import Timing
 from nncompile.cli.shared import data_of, out, print_costs, print_files
-from nncompile.cli.workers import threads_of_each
+from nncompile.cli.workers import Whereabouts, threads_of_each
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import Data, Declared
 from nncompile.program.recipe import Recipe, in_precision
@@ -85,6 +85,14 @@ ShardOptimizer = Annotated[
         "optimizer.",
     ),
 ]
+Elastic = Annotated[
+    bool,
+    typer.Option(
+        "--elastic",
+        help="Go on where a process is killed: begin again from the last state, at most ten times; "
+        "under mpirun --with-ft ulfm, with the others.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]
@@ -108,6 +116,7 @@ class Training:
     quiet: bool
     verbose: bool
     parallel: Any = None  # the processes that train together
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
 
     @property
     def _is_first(self) -> bool:
@@ -125,7 +134,16 @@ class Training:
         return self.parallel.of_first(find() if self._is_first else None)
 
     def run(self, model: str, declaring: Declaring) -> Outcome:
-        """Trains what is declared, in a run of the model of that name, and exports it."""
+        """Trains what is declared, in a run of the model of that name, and exports it; goes on with
+        the run that an earlier attempt began."""
+        begun = self._of_first(lambda: self.whereabouts.begun)
+        if begun is not None:
+            anew: dict[str, Any] = dict.fromkeys(("output", "name", "epochs", "steps"))
+            rest = replace(self, resume=begun, overwrite=False, **anew)
+            return rest._run(model, declaring, goes_on=True)
+        return self._run(model, declaring)
+
+    def _run(self, model: str, declaring: Declaring, goes_on: bool = False) -> Outcome:
         out.outlives_its_reader = True
         if self.resume is not None and self.overwrite:
             raise ModelError("--resume continues a run, --overwrite replaces it: give one of them")
@@ -150,18 +168,20 @@ class Training:
             about={**about, "options": options},
             measure=True,
         )
+        to_be = None if self.resume else run.place(model)
+        whereabouts = self.whereabouts.of(run, self.parallel, to_be)
         log = {} if self._is_first else {"log": None}
         watchers = watchers_of(recipe, data, {**options, **log}, self.resume is not None)
         if log and options.get("log") is not None:  # a log is a file as soon as it is made
             watchers.append(self.parallel.absent(_log_class(Path(options["log"]))))
-        provider, threads = options.get("provider", "cpu"), options.get("threads")
-        if self.parallel is not None and threads is None:
-            threads = threads_of_each()
+        provider, threads = options.get("provider", "cpu"), self._threads(options)
         seed = saved.get("seed") if self.seed is None else self.seed
         with Timing() as building:
             device = on_device(provider, options.get("strict_device", False))
             trainer = Trainer(recipe, device, seed, threads, parallel=self.parallel)
             self._restore(run, trainer)
+        if goes_on:
+            out.print(f"{run.path} goes on from step {trainer.step:,}")
         earlier = {name: x for name, x in options.items() if name not in given}
         if earlier:
             out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
@@ -183,7 +203,7 @@ class Training:
         display = Display(0 if self.quiet else 1, out.file, every=self.verbose)
         fit = partial(trainer.fit, epochs=epochs, steps=steps, batch_size=size)
         with Timing() as fitting:
-            code = _ended(partial(fit, callbacks=[display, *watchers, run]), data)
+            code = _ended(partial(fit, callbacks=[display, *watchers, whereabouts, run]), data)
         if not self._is_first:
             return Outcome()
         made_steps = trainer.step - before
@@ -198,6 +218,12 @@ class Training:
         print_files(*run.files)
         described = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
         return Outcome({**described, "files": described_files(run.files)}, code)
+
+    def _threads(self, options: Mapping[str, Any]) -> int | None:
+        """The threads of an operator; without a number, those of a process that shares cores."""
+        if self.parallel is not None and options.get("threads") is None:
+            return threads_of_each()
+        return options.get("threads")
 
     def _restore(self, run: RunDirectory, trainer: Trainer) -> None:
         """Goes on from the state of the run that is resumed, in all processes."""

@@ -1,30 +1,23 @@
-"""Commands of several processes: those that a launcher such as mpirun started, and those that one
-process starts itself."""
+"""A command that several processes run, which a launcher such as mpirun started."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
 
-from nncompile.cli.outcome import FAILED
+from nncompile.cli.outcome import Outcome
 from nncompile.cli.shared import out
-from nncompile.diagnostics.errors import CompileError, ModelError, ProcessError
+from nncompile.diagnostics.errors import CompileError, LostProcessError, ModelError
 from nncompile.diagnostics.extras import extra
-from nncompile.runtime.child import end_with_parent
-from nncompile.train.display import is_terminal
+from nncompile.train.events import Fitting
+from nncompile.train.run_directory import RunDirectory
+from nncompile.train.run_places import CONFIG
 
 # What Open MPI, MPICH and MVAPICH tell a process that they start: how many there are, which it is,
 # and how many are on its machine.
@@ -35,17 +28,79 @@ _LAUNCHERS = (
 )
 # The same of torchrun, whose names others use, too.
 _TORCHRUN, _OF_TORCHRUN = "TORCHELASTIC_RUN_ID", ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE")
-_PLACE = "NNCOMPILE_WORKERS"  # the directory in which the first process says how it is
-_STARTING = 120.0  # seconds until the first process is there
-_ENDING = 5.0  # seconds from one attempt to end the processes to the next
-# More processes than cores, on no cores in particular, also as the only user of a container; as
-# versions 4 and 5 of Open MPI have it. Others pass over it.
-SURROUNDINGS = {
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-}
+PLACE = "NNCOMPILE_WORKERS"
+_silence = contextlib.ExitStack()  # of another process than the first, for good
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory in which the first process tells the one that started it who it is, where the run
+    is, and with which exit code it ends."""
+
+    path: Path
+
+    @classmethod
+    def here(cls) -> Place | None:
+        """That of this process, if it is the first."""
+        path, there = os.environ.get(PLACE), launched()
+        return cls(Path(path)) if path and (there is None or there[1] == 0) else None
+
+    def tell(self, name: str, what: Any) -> None:
+        """Whole or not at all."""
+        beside = self.path / f".{name}"
+        beside.write_text(str(what), encoding="utf-8")
+        beside.replace(self.path / name)
+
+    def told(self, name: str) -> str | None:
+        """What was told; None before it was."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / name).read_text(encoding="utf-8")
+        return None
+
+    def forget(self, *names: str) -> None:
+        """For processes that are started again."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+
+class Whereabouts:
+    """A callback that tells all processes, and who started them, in which directory they train: who
+    goes on without one of them goes on there."""
+
+    only_shows, only_first = True, False
+
+    def __init__(self) -> None:
+        self._place = Place.here()
+        self._path = self._place.told("run") if self._place else None
+        self._run: RunDirectory | None = None
+        self._processes: Any = None
+
+    @property
+    def begun(self) -> str | None:
+        """The directory of the run that an earlier attempt began; None where none did."""
+        return self._path if self._path and (Path(self._path) / CONFIG).is_file() else None
+
+    def of(self, run: RunDirectory, processes: Any, path: Path | None) -> Whereabouts:
+        """What the run is; where that is new it is to be at `path`, where nothing is yet."""
+        self._run, self._processes = run, processes
+        if path is not None:
+            self._tell(path)
+        return self
+
+    @contextlib.contextmanager
+    def during(self, _: Fitting) -> Iterator[None]:
+        """Tells where the run is that was opened."""
+        assert self._run is not None
+        path: Any = self._run.path
+        if self._processes is not None:
+            path = self._processes.of_first(None if path is None else str(path.resolve()))
+        self._tell(Path(path))
+        yield
+
+    def _tell(self, path: Path) -> None:
+        self._path = str(path.resolve())
+        if self._place is not None:
+            self._place.tell("run", self._path)
 
 
 def launched() -> tuple[int, int, int] | None:
@@ -58,41 +113,91 @@ def launched() -> tuple[int, int, int] | None:
     return None
 
 
-@contextlib.contextmanager
-def several(workers: int | None, shard_optimizer: bool = False) -> Iterator[Any]:
-    """A block that is run by all processes that were launched; gives them, or None where there is
-    one. The first alone prints; what fails in another one is its error. Raises `ModelError` where
-    one is to share its update."""
-    there = launched()
+def in_processes(
+    work: Callable[[Any, Whereabouts], Outcome],
+    workers: int | None,
+    elastic: bool = False,
+    **options: Any,
+) -> Outcome:
+    """What `work` gives in all processes that were launched, which it gets, connected with these
+    options, or None where there is one. The first alone prints; what fails in another one is its
+    error. Where one of them is lost, and MPI outlives that, the others begin again (`elastic`).
+    Raises `ModelError` for options of several processes where there is one."""
+    there, place, whereabouts = launched(), Place.here(), Whereabouts()
     if there is None:
-        if shard_optimizer:
-            raise ModelError(
-                "--shard-optimizer is for several processes, and there is one",
-                hint="--workers 2 starts two",
-            )
-        yield None
-        return
+        if place is not None:
+            place.tell("pid", os.getpid())
+        else:
+            _check_alone(options)
+        return work(None, whereabouts)
     size, rank, _ = there
+    is_first = not rank
     if rank:
-        _be_silent()
-    place = os.environ.get(_PLACE)
-    if not place:  # a launcher makes a terminal of a pipe, and what is behind it is not known
+        _silence.enter_context(_silent())
+    if PLACE not in os.environ:
+        # A launcher makes a terminal of a pipe, and what is behind it is not known.
         os.environ["TERM"] = "dumb"
-    parallel = extra("nncompile.parallel", "nncompile.parallel", "train", "")
-    connect = parallel.torch_distributed if _TORCHRUN in os.environ else parallel.mpi
-    processes = connect(shard_optimizer=shard_optimizer)
     try:
-        with processes.together():
-            _check_size(processes.size, size, workers)
-            # From now on a signal for this process ends all; while they connect, it would leave
-            # the others waiting for it.
-            if place and not rank:
-                Path(place, "pid").write_text(str(os.getpid()))
-            yield processes
+        processes = _connected(elastic, options)
+        _check_size(processes.size + len(processes.lost), size, workers)
+        while True:
+            try:
+                return _made(work, processes, whereabouts)
+            except LostProcessError:
+                before, processes = processes, processes.survivors()
+                if processes.is_first and not is_first:
+                    is_first = True
+                    _silence.close()
+                if not elastic or not processes.lost:
+                    raise
+            if is_first:
+                typer.echo(_going_on(processes.lost, before.size, processes.size), err=True)
     except (CompileError, KeyboardInterrupt, SystemExit):
-        if rank:
+        if not is_first:
             raise typer.Exit(0) from None  # the first process says what there is to say
         raise
+
+
+def _made(
+    work: Callable[[Any, Whereabouts], Outcome], processes: Any, whereabouts: Whereabouts
+) -> Outcome:
+    """What the work gives in all processes."""
+    place = Place.here()
+    with processes.together():
+        # From now on a signal for this process ends all; while they connect, it would leave the
+        # others waiting for it.
+        if place is not None:
+            place.tell("pid", os.getpid())
+        return work(processes, whereabouts)
+
+
+def _going_on(lost: Sequence[int], before: int, now: int) -> str:
+    numbers = ", ".join(map(str, lost))
+    name, has = ("process", "has") if len(lost) == 1 else ("processes", "have")
+    goes = "goes" if now == 1 else "go"
+    return f"{name} {numbers} of {before} {has} ended; the other {now} {goes} on"
+
+
+def _check_alone(options: Mapping[str, Any]) -> None:
+    for name, x in options.items():
+        if x:
+            raise ModelError(
+                f"--{name.replace('_', '-')} is for several processes, and there is one",
+                hint="--workers 2 starts two",
+            )
+
+
+def _connected(elastic: bool, options: Mapping[str, Any]) -> Any:
+    parallel = extra("nncompile.parallel", "nncompile.parallel", "train", "")
+    if _TORCHRUN not in os.environ:
+        # Who started this process starts it again.
+        return parallel.mpi(elastic=elastic and PLACE not in os.environ, **options)
+    if elastic:
+        raise ModelError(
+            "--elastic is not for processes that torchrun started, which ends them all",
+            hint="--workers N --elastic, or mpirun --with-ft ulfm",
+        )
+    return parallel.torch_distributed(**options)
 
 
 def threads_of_each() -> int | None:
@@ -107,114 +212,30 @@ def _check_size(size: int, launched: int, workers: int | None) -> None:
             f"the launcher started {launched} processes, of which MPI connects {size}",
             hint="mpirun and the MPI that mpi4py uses are two: python -m mpi4py --mpi-lib-version",
         )
-    if workers is not None and workers != size:
+    # Who starts processes again may start fewer.
+    if workers is not None and workers != size and PLACE not in os.environ:
         raise ModelError(f"--workers {workers} stands under a launcher of {size} processes")
 
 
-def _be_silent() -> None:
-    out.quiet = True
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process
-    sys.stderr = sys.stdout
-
-
-def run_workers(count: int) -> int:
-    """Runs this command line in so many processes, and gives the exit code of the first. A signal
-    is passed on to it; a second one ends all of them."""
-    launcher = _launcher()
-    with tempfile.TemporaryDirectory(prefix="nncompile-") as place:
-        command = [launcher, "-n", str(count), sys.executable, "-m", "nncompile", *sys.argv[1:]]
-        surroundings = {**SURROUNDINGS, **os.environ, _PLACE: place}
-        if not is_terminal(sys.stderr):
-            surroundings["TERM"] = "dumb"
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            surroundings |= {f"OMPI_ALLOW_RUN_AS_ROOT{end}": "1" for end in ("", "_CONFIRM")}
-        # Who is killed itself cannot end it.
-        ending = partial(end_with_parent, signal.SIGTERM) if os.name == "posix" else None
-        child = subprocess.Popen(
-            command, env=surroundings, start_new_session=True, preexec_fn=ending
-        )
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """A block that prints nothing."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        out.quiet = True
         try:
-            with _passing_on(child, Path(place, "pid")) as received:
-                _wait(child, launcher, Path(place, "pid"))
+            yield
         finally:
-            _end(child)
-        said = Path(place, "exit")
-        if said.exists():
-            return int(said.read_text())
-    if child.returncode == 0:
-        return 0
-    if received:  # before there was anything to keep
-        return 128 + received[0]
-    raise ProcessError(
-        f"one of the {count} processes ended before the training did",
-        exit_code=child.returncode if 0 < child.returncode < 256 else FAILED,
-        hint="--resume goes on from the last state that was written",
-    )
+            out.quiet = False
 
 
 def tell_exit_code(ended: SystemExit) -> None:
     """Tells the process that started this one how it ends. Launchers write a page of their own of a
     process that ends with another code than 0, which this one then does not."""
-    place, there = os.environ.get(_PLACE), launched()
-    if place and there is not None and there[1] == 0 and isinstance(ended.code, int):
-        Path(place, "exit").write_text(str(ended.code))
+    place = Place.here()
+    if place is not None and isinstance(ended.code, int):
+        place.tell("exit", ended.code)
         ended.code = 0
-
-
-def _launcher() -> str:
-    beside = Path(sys.executable).parent
-    names = ("mpirun", "mpiexec")
-    for name in names:
-        if (beside / name).exists():
-            return str(beside / name)
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise ModelError(
-            "--workers needs mpirun, which is not on the PATH",
-            hint="pip install 'nncompile[mpi]' brings it",
-        )
-    return found
-
-
-@contextlib.contextmanager
-def _passing_on(child: subprocess.Popen[Any], file: Path) -> Iterator[list[int]]:
-    """A block in which a signal is one for the first of the processes; a second one ends all. Gives
-    the signals that come."""
-    received: list[int] = []
-
-    def take(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1 or not file.exists():
-            child.terminate()
-            return
-        with contextlib.suppress(ProcessLookupError, ValueError):
-            os.kill(int(file.read_text()), number)
-
-    numbers = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-    before = {number: signal.signal(number, take) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait(child: subprocess.Popen[Any], launcher: str, file: Path) -> None:
-    """Until the processes have ended. Raises `ProcessError` where they do not begin."""
-    start = time.monotonic()
-    while child.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(1.0)
-        if child.poll() is None and not file.exists() and time.monotonic() - start > _STARTING:
-            raise ProcessError(
-                f"the processes did not begin within {_STARTING:.0f} s",
-                hint=f"does {launcher} -n 2 hostname work?",
-            )
-
-
-def _end(child: subprocess.Popen[Any]) -> None:
-    for end in (child.terminate, child.kill):
-        if child.poll() is None:
-            end()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_ENDING)

@@ -225,3 +225,7 @@ class ProcessError(CompileError, RuntimeError):
     def __init__(self, message: str, *, exit_code: int = 1, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class LostProcessError(ProcessError):
+    """One of the processes that train together has ended; the others can go on without it."""

@@ -15,7 +15,8 @@ Operation = Literal["sum", "max"]
 class Group(Protocol):
     """Processes of the numbers 0 to `size` − 1, of which this one is `rank`. What all of them call
     in the same order they do together: each waits for the others, but no longer than the group
-    allows. Raises `ProcessError` where another does not answer."""
+    allows. Raises `ProcessError` where another does not answer, `LostProcessError` where one has
+    ended and what connects them outlives that."""
 
     @property
     def rank(self) -> int: ...
@@ -50,6 +51,11 @@ class Group(Protocol):
 
     def abort(self, code: int) -> None:
         """Ends all processes at once, with that exit code."""
+
+    def survivors(self) -> tuple[Group, Sequence[int]]:
+        """After a `LostProcessError`, which all get then: the processes that are left, in their
+        order, and the numbers that the others had. Raises `ProcessError` where that cannot be
+        told."""
 
 
 def gathered_texts(allgather: Callable[[Array], Array], text: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import ProcessError
+from nncompile.diagnostics.errors import LostProcessError, ProcessError
 from nncompile.ir.types import Array
 from nncompile.parallel.agreement import Agreement
 from nncompile.parallel.group import Group
@@ -50,10 +50,38 @@ class Processes:
         self._control = group.apart()
         self._depth = 0
         self._is_told = False  # all know that one failed
+        self._aborts = False
         self._is_lost = False  # one does not answer
+        self.lost: Sequence[int] = ()
+
+    @classmethod
+    def of(
+        cls, group: Group, elastic: bool = False, lost: Sequence[int] = (), **options: Any
+    ) -> Processes:
+        """Those of a group on a way of their own; where it is `elastic`, of those that are left of
+        it. So many were `lost` before."""
+        gone = list(lost)
+        while True:
+            try:
+                processes = cls(group.apart(), **options)
+            except LostProcessError:
+                if not elastic:
+                    raise
+                group, more = group.survivors()
+                gone += more
+            else:
+                processes.lost = tuple(gone)
+                return processes
 
     def __repr__(self) -> str:
         return f"<process {self.rank} of {self.size}>"
+
+    def survivors(self) -> Processes:
+        """After a `LostProcessError`, which all get then: the processes that are left, in their
+        order, with new numbers. Each makes a trainer with them, and goes on from a state that one
+        of them has, or that is on disk. `lost` has the numbers that the others had."""
+        group, lost = self.group.survivors()
+        return Processes.of(group, True, lost, shard_optimizer=self._shards)
 
     @property
     def is_first(self) -> bool:
@@ -182,6 +210,8 @@ class Processes:
                     self._hold()
         except BaseException as error:
             self._tell(error)
+            if self._is_lost and not isinstance(error, LostProcessError):
+                self._abort_at_exit()  # this process is not among the survivors
             raise
         finally:
             self._depth -= 1
@@ -217,11 +247,18 @@ class Processes:
         """A block in which the others answer, unless something is wrong with one of them."""
         try:
             yield
-        except BaseException:
-            if not self._is_lost:  # whose end the others might wait for, for ever
-                atexit.register(self.group.abort, 1)
+        except LostProcessError:
             self._is_lost = True
             raise
+        except BaseException:
+            self._abort_at_exit()  # whose end the others might wait for, for ever
+            self._is_lost = True
+            raise
+
+    def _abort_at_exit(self) -> None:
+        if not self._aborts:
+            atexit.register(self.group.abort, 1)
+        self._aborts = True
 
 
 class Absent:
@@ -242,9 +279,11 @@ class Absent:
 
 
 def _writes(callback: Callback) -> bool:
-    """Whether a callback writes files, or to a screen."""
-    kinds = ("only_shows", "may_fail", "restore", "only_first")
-    return any(getattr(callback, name, False) for name in kinds)
+    """Whether a callback writes files, or to a screen; it may say so itself."""
+    only_first = getattr(callback, "only_first", None)
+    kinds = ("only_shows", "may_fail", "restore")
+    writes = any(getattr(callback, name, False) for name in kinds)
+    return writes if only_first is None else bool(only_first)
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.errors import ModelError, ProcessError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.types import Array
 from nncompile.parallel.group import Operation, gathered_texts
@@ -76,6 +76,10 @@ class TorchGroup:
     def abort(self, code: int) -> None:
         """Ends this process, which its launcher ends the others after."""
         os._exit(code)
+
+    def survivors(self) -> tuple[TorchGroup, Sequence[int]]:
+        """None: gloo ends with the first process that does."""
+        raise ProcessError("gloo does not outlive a process", hint="torchrun --max-restarts 3")
 
     def _tensor(self, array: Array) -> Any:
         return self._torch.from_numpy(array)

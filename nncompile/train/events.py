@@ -20,6 +20,7 @@ from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.locate import NonFinite
 
 Kind = Literal["step", "tick", "validation", "epoch", "end"]
+_METHODS = tuple(f"on_{kind}" for kind in get_args(Kind))
 
 
 class Snapshot(Protocol):
@@ -162,7 +163,7 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
                     hint=f"def on_{kind}(self, event): ...; event.metrics, event.trainer",
                 )
             methods.append(method)
-        elif any(hasattr(callback, f"on_{other_kind}") for other_kind in get_args(Kind)):
+        elif any(hasattr(callback, name) for name in ("during", *_METHODS)):
             continue
         elif callable(callback):
             if kind in ("step", "epoch"):

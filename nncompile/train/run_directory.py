@@ -111,7 +111,7 @@ class RunDirectory:
     def find(self, model: str) -> Mapping[str, Any] | None:
         """What `config.json` says of the run of that model that `resume` names; None where none is
         resumed. Raises `FileError` where there is no such run, or one that is in the way."""
-        place, parent = self._place(model), self.parent(model)
+        place, parent = self.place(model), self.parent(model)
         if self.resume and self._resumed is None:
             self._resumed = resumed(self.resume, place, parent)
         if self._resumed is not None and self._resumed.run is not None:
@@ -261,14 +261,14 @@ class RunDirectory:
         self._told = self._files.written = (trainer.step, trainer.epoch)
         self._due = Due(self.interval, *self._told)
 
-    def _place(self, model: str) -> Path | None:
-        """Where the run is to be; None for the next number."""
+    def place(self, model: str) -> Path | None:
+        """Where the run of that model is to be; None for the next number."""
         if self.path is None and self.name is not None:
             return self.parent(model) / self.name
         return self.path
 
     def _create(self, trainer: EventTrainer, config: Mapping[str, Any]) -> None:
-        place, parent = self._place(trainer.model.name), self.parent(trainer.model.name)
+        place, parent = self.place(trainer.model.name), self.parent(trainer.model.name)
         run_places.check_free(place, self.overwrite)
         if place is not None and place.is_dir() and any(place.iterdir()):
             run_places.clear(place)

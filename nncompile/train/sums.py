@@ -94,7 +94,8 @@ class Sums:
         """Sums over so many batches as they were `stored`. Raises `ValueError` or `TypeError` for
         anything else."""
         parts = 1 if pools else 0
-        added = Added(batches, examples, dict(totals or {}), dict(weights or {}), parts)
+        known = {n: np.asarray(x, np.float64)[()] for n, x in (totals or {}).items()}
+        added = Added(batches, examples, known, dict(weights or {}), parts)
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
         return cls(plan, inputs, added, arrays)
 
