@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import comparison, document, markdown, tables
+from benchmarks import comparison, document, markdown, scaling, tables
 from benchmarks import compile_peers as compiling
 from benchmarks import process as memory
 from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
@@ -37,7 +37,7 @@ from benchmarks.peers.known import PEERS
 from benchmarks.rows import INFERENCE, TRAINING, Bench, Row
 from benchmarks.workloads import WORKLOADS, Workload
 
-_OTHERS = ("memory", "compile", "fit", "imported", "optimize")
+_OTHERS = ("memory", "compile", "fit", "imported", "optimize", "scaling")
 console = Console(width=None if sys.stdout.isatty() else 240)
 
 
@@ -74,7 +74,10 @@ def main(
     ] = False,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="ONNX files, or folders of them, for `optimize`; those that onnx has."),
+        typer.Argument(
+            help="ONNX files, or folders of them, for `optimize` (those that onnx has); or "
+            "`scaling`, for that part alone."
+        ),
     ] = None,
 ) -> None:
     """Training steps and inference against torch and jax, memory and compile times, and optimized
@@ -82,6 +85,8 @@ def main(
 
     Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
+    if files == [Path("scaling")]:
+        only, files = "scaling", None
     then = document.read(older) if older is not None else None
     if measured is not None:
         now = document.read(measured)
@@ -94,7 +99,9 @@ def main(
             document.write(file, now)
     rows, figures = document.rows_of(now), document.figures_of(now)
     if page is not None:
-        page.write_text(markdown.page(rows, figures, now.get("environment", {})), "utf-8")
+        text = markdown.page(rows, figures, now.get("environment", {}))
+        text += f"{scaling.markdown(scaled)}\n" if (scaled := _scaled(now)) else ""
+        page.write_text(text, "utf-8")
     if then is not None:
         compare([*rows, *figures], [*document.rows_of(then), *document.figures_of(then)])
     short = below_target(now)
@@ -135,6 +142,8 @@ def show(now: document.Document) -> None:
             console.print(tables.steps(some, kind))
     for part in dict.fromkeys(figure.part for figure in figures):
         console.print(tables.figures([figure for figure in figures if figure.part == part]))
+    if (scaled := _scaled(now)) is not None:
+        _show_scaling(scaled)
 
 
 def compare(now: Sequence[Row | Figure], then: Sequence[Row | Figure]) -> None:
@@ -152,6 +161,7 @@ def below_target(now: document.Document) -> list[str]:
     rows = [*document.rows_of(now), *document.figures_of(now)]
     found = [row.key for row in rows if row.is_short]
     found += [f"{r['key']}: {r['what']}" for r in now.get("wrong", [])]
+    found += [r["key"] for r in now.get("scaling", []) if r["is_short"]]
     found += [f"fit, {r['data']}" for r in now.get("fit", []) if r["added"] > r["target"]]
     for r in now.get("imported", []):
         if r["ratio"] > r["target"]:
@@ -234,10 +244,28 @@ def _others(only: str, bench: Bench, files: Sequence[Path] | None) -> document.D
         else:
             console.print(tables.imported(imported))
             found["imported"] = document.plain(imported)
+    if only in "scaling":
+        try:
+            scaled = scaling.measure_scaling(3 * bench.effort.seconds)
+        except Absent as reason:
+            console.print(f"scaling is left out: {reason}")
+        else:
+            _show_scaling(scaled)
+            found |= scaled.as_json
     if only in "optimize":
         rows = _optimized(files or light_files())
         found["optimize"] = [dataclasses.asdict(r) | {"is_behind": r.is_behind} for r in rows]
     return found
+
+
+def _scaled(now: document.Document) -> scaling.Result | None:
+    return scaling.Result.of(now) if "scaling" in now else None
+
+
+def _show_scaling(result: scaling.Result) -> None:
+    console.print(scaling.table_of(result))
+    console.print(scaling.links_line(result), highlight=False)
+    Console(width=max(console.width, WIDTH)).print(scaling.model_table(result))
 
 
 def _optimized(paths: Sequence[Path]) -> list[OptimizedFile]:

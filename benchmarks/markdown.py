@@ -101,7 +101,7 @@ def _steps(rows: Sequence[Row]) -> str:
             ratios = (row.processor_ratio, row.native_processor_ratio)
             cells.append("; ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None))
         lines.append([*cells, f"{row.again:.2f}"])
-    return _table(lines)
+    return lines_of(lines)
 
 
 def title_of(workload: str) -> str:
@@ -157,8 +157,9 @@ def _figures(figures: Sequence[Figure]) -> str:
         cells = [f.subject, f"{f.what}, {f.unit}"]
         cells += [number(f.sides[n]) if n in f.sides else "–" for n in (OURS, *peers)]
         lines.append([*cells, _ratio(f.ratio, f.target, f.is_short)])
-    return _table(lines)
+    return lines_of(lines)
 
 
-def _table(lines: Iterable[Sequence[str]]) -> str:
+def lines_of(lines: Iterable[Sequence[str]]) -> str:
+    """A table of these rows of cells."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
