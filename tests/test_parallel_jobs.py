@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dsl import Dense, Dropout, cross_entropy, f32, i64, model, relu
 from nncompile import export, training
@@ -22,11 +23,13 @@ def digits(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
 
 
 @needs_mpi
-def test_the_example_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_example_of_two_processes_is_that_of_one(tmp_path: Path, flat: bool) -> None:
     """With dropout, and a last batch of one row, of which one process gets none."""
     recipe = training(digits, optimizer=sgd(0.1), clip_norm=0.5)
-    for to in ("step", "gradient", "update"):
-        export(recipe, tmp_path / f"{to}.onnx", to, seed=0)
+    export(recipe, tmp_path / "step.onnx", "step", seed=0)
+    for to in ("gradient", "update"):
+        export(recipe, tmp_path / f"{to}.onnx", to, seed=0, flat=flat)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(53, 6)).astype(np.float32)
     np.savez(tmp_path / "data.npz", image=images, label=rng.integers(0, 3, 53))

@@ -78,6 +78,9 @@ def compile(
         bool,
         typer.Option("--kernels/--no-kernels", help="Calls of native kernels in steps, or none."),
     ] = True,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="Gradients in a few long vectors: gradient and update.")
+    ] = False,
     precision: Precision = None,
     calibrate: Calibrate = None,
     skip: Skip = None,
@@ -107,6 +110,7 @@ def compile(
     Examples:
       nncompile compile digits.py -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to step -o step.onnx --verbose
+      nncompile compile digits.py --to gradient --flat -o gradient.onnx
       nncompile compile digits.py --training-info -o digits.onnx
       nncompile compile digits.py --precision int8 -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to torchscript -o digits.pt
@@ -149,6 +153,7 @@ def compile(
             precision=stored,
             calibration=calibration,
             skip=skip or (),
+            flat=flat,
         )
     if verbose:
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from nncompile.diagnostics.errors import (
 )
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.passes import Observer
+from nncompile.program.flat_gradients import flattened
 from nncompile.program.model import Model
 from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
@@ -57,6 +59,7 @@ def export(
     precision: str = "f32",
     calibration: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
     skip: Sequence[str] = (),
+    flat: bool = False,
 ) -> tuple[Path, ...]:
     """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
     returns the files written, each whole or not at all.
@@ -89,6 +92,8 @@ def export(
     A step or a half of it has calls of native kernels, each with a function in the file that says
     in standard operators what it computes; without `kernels` it has only the operators, as some
     runtimes do not read functions.
+
+    `flat` halves hand the gradients over in a few long vectors of float32 instead of one by one.
 
     With `training_info` the inference model of a recipe holds its training step, too, as ONNX's
     format has it: runtimes that predict pass over it.
@@ -126,6 +131,7 @@ def export(
     if to is None and path.suffix == SUFFIXES["adapter"] and model.adapters:
         to = "adapter"
     to = target_of(path, to)
+    _check_flat(flat, to)
     how = _How(tuple(without), opset, observe, report)
     stored = Stored.of(precision, calibration, skip, to, training_info)
     if training_info:
@@ -153,10 +159,23 @@ def export(
         source = with_rates_of(source, parameters.tensors)
     # The format of a training step in a file has no functions, and browsers have no kernels.
     has_kernels = kernels and not training_info and to != "web"
-    step = _step_of(source, compiled_before, has_kernels, *how)
+    step = _arranged(_step_of(source, compiled_before, has_kernels, *how), flat)
     if training_info:
         return (_export_with_step(step, path, parameters, seed, how),)
     return _export_step(step, path, to, parameters, seed, sample)
+
+
+def _check_flat(flat: bool, to: str) -> None:
+    if flat and to not in ("gradient", "update"):
+        raise ModelError(
+            f"{to} hands no gradients over that could be flat",
+            hint="flat is for to='gradient' and to='update'",
+        )
+
+
+def _arranged(step: CompiledStep, flat: bool) -> CompiledStep:
+    """The step, or one whose halves hand gradients over in a few vectors."""
+    return replace(step, source=flattened(step.source), variants={}) if flat else step
 
 
 class _How(NamedTuple):

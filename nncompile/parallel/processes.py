@@ -109,6 +109,11 @@ class Processes:
     def collect(self, runner: Shares, names: Sequence[str], step: int) -> dict[str, Array]:
         """What all processes have of those tensors after that step. They need not know of it: they
         give it where they meet next."""
+        if self._is_lost:
+            raise ProcessError(
+                f"what another process held of the state after step {step} cannot be asked for",
+                hint="--resume goes on from the last state that was written",
+            )
         number = next(i for i, known in enumerate(self._runners) if known() is runner)
         request = json.dumps([number, list(names), step])
         while True:

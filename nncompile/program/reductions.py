@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nncompile.ir.basic import size_value
 from nncompile.ir.graph import input_of
@@ -49,17 +49,27 @@ class Reduction:
 SUM = Reduction("sum")
 
 
+class Place(NamedTuple):
+    """Where a tensor lies in a vector: its name, its first element there, and its shape."""
+
+    name: str
+    first: int
+    shape: tuple[int, ...]
+
+
 @dataclass
 class Reductions:
     """Those of the outputs of the gradient half of a step, by name. `weights` are outputs that it
     has for them, `gradients` the order in which gradients are made: those of the last layers first.
-    `irreducible` are the losses and rules that cannot be reduced, and why."""
+    `irreducible` are the losses and rules that cannot be reduced, and why; `flat` the gradients
+    that lie in each of some vectors."""
 
     model: Model
     by_name: dict[str, Reduction] = field(default_factory=dict)
     weights: dict[str, Value] = field(default_factory=dict)
     gradients: list[str] = field(default_factory=list)
     irreducible: dict[str, str] = field(default_factory=dict)
+    flat: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
     def add_gradients(
         self, loss: str, gradients: Mapping[str, Value], now: Mapping[Value, Value]
@@ -136,6 +146,8 @@ class Reductions:
             "tensors": {n: r.described for n, r in self.by_name.items() if n in present},
             "gradients": [n for n in self.gradients if n in present],
         }
+        flat = {n: [x._asdict() for x in places] for n, places in self.flat.items() if n in present}
+        about |= {"flat": flat} if flat else {}
         return about | ({"irreducible": self.irreducible} if self.irreducible else {})
 
     def _of_output(self, output: str, now: Mapping[Value, Value]) -> Reduction:
