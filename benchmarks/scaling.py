@@ -26,7 +26,7 @@ from benchmarks.recipes import recipe_of
 from benchmarks.scaling_model import COUNTS, NETWORKS, Link, efficiencies, fitted
 from benchmarks.tables import table_with
 from benchmarks.workloads import WORKLOADS, Workload
-from nncompile.cli.workers import SURROUNDINGS
+from nncompile.cli.launching import SURROUNDINGS
 from nncompile.compiler.compile import compile_step
 from nncompile.parallel import mpi
 from nncompile.parallel.processes import Processes
