@@ -13,6 +13,7 @@ from nncompile.cli.outcome import Outcome
 from nncompile.cli.settings import Command, Set, load_file
 from nncompile.cli.shared import Chosen, File, ProviderOfRun, StrictDevice, Verbose
 from nncompile.cli.training import (
+    AverageEvery,
     BatchSize,
     CheckpointEvery,
     Elastic,
@@ -74,6 +75,7 @@ def train(
     log: LogFile = None,
     workers: Workers = None,
     shard_optimizer: ShardOptimizer = False,
+    average_every: AverageEvery = None,
     elastic: Elastic = False,
     model: Chosen = None,
     settings: Set = None,
@@ -141,4 +143,6 @@ def train(
         )
         return training.run(declared.recipe.model.name, partial(declaring, declared))
 
-    return in_processes(work, workers, elastic, shard_optimizer=shard_optimizer)
+    return in_processes(
+        work, workers, elastic, shard_optimizer=shard_optimizer, every=average_every
+    )

@@ -85,6 +85,13 @@ ShardOptimizer = Annotated[
         "optimizer.",
     ),
 ]
+AverageEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Each process makes so many steps with its own rows before their states are averaged.",
+    ),
+]
 Elastic = Annotated[
     bool,
     typer.Option(

@@ -29,6 +29,7 @@ _LAUNCHERS = (
 # The same of torchrun, whose names others use, too.
 _TORCHRUN, _OF_TORCHRUN = "TORCHELASTIC_RUN_ID", ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE")
 PLACE = "NNCOMPILE_WORKERS"
+_OPTIONS = {"every": "average_every"}  # of a command, where it is called otherwise there
 _silence = contextlib.ExitStack()  # of another process than the first, for good
 
 
@@ -181,8 +182,9 @@ def _going_on(lost: Sequence[int], before: int, now: int) -> str:
 def _check_alone(options: Mapping[str, Any]) -> None:
     for name, x in options.items():
         if x:
+            option = _OPTIONS.get(name, name).replace("_", "-")
             raise ModelError(
-                f"--{name.replace('_', '-')} is for several processes, and there is one",
+                f"--{option} is for several processes, and there is one",
                 hint="--workers 2 starts two",
             )
 

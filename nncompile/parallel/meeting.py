@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from nncompile.ir.types import Array
 from nncompile.parallel.group import Group
@@ -19,6 +19,12 @@ class Meeting(Protocol):
     @property
     def size(self) -> int: ...
     def meet(self) -> None: ...
+
+
+class Telling(Meeting, Protocol):
+    """Processes that tell each other what they have."""
+
+    def said(self, value: Any) -> list[Any]: ...
 
 
 class Shares(Protocol):

@@ -148,12 +148,15 @@ def mpi(
     timeout: float = TIMEOUT,
     shard_optimizer: bool = False,
     elastic: bool = False,
+    every: int | None = None,
 ) -> Processes:
     """The processes that `mpirun -n N python SCRIPT.py` started, for `Trainer(recipe,
     parallel=mpi())`: each runs the same script, and computes its rows of every batch. One that does
     not answer for `timeout` seconds ends the training. `communicator` is one of mpi4py, where it is
     not to be all of them. With `shard_optimizer` each holds the state of the optimizer for its
-    part of the parameters alone, and makes that part of the update (ZeRO, stage 1).
+    part of the parameters alone, and makes that part of the update (ZeRO, stage 1). With
+    `every=8`, each makes the steps of its own rows alone, and their states are averaged after every
+    eighth step and every epoch (local SGD).
 
     With `elastic`, under `mpirun --with-ft ulfm`, the others outlive a process that is killed: they
     get a `LostProcessError`, and `survivors()` are the processes to go on with. Those that have
@@ -173,7 +176,9 @@ def mpi(
             "without",
         )
     world = module.COMM_WORLD if communicator is None else communicator
-    return Processes.of(MpiGroup(world, timeout), elastic, shard_optimizer=shard_optimizer)
+    return Processes.of(
+        MpiGroup(world, timeout), elastic, shard_optimizer=shard_optimizer, every=every
+    )
 
 
 def outlives_processes() -> bool:

@@ -16,10 +16,11 @@ from typing import Any, get_args
 import numpy as np
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import LostProcessError, ProcessError
+from nncompile.diagnostics.errors import LostProcessError, ModelError, ProcessError, whole_number
 from nncompile.ir.types import Array
 from nncompile.parallel.agreement import Agreement
 from nncompile.parallel.group import Group
+from nncompile.parallel.local import LocalStepRunner
 from nncompile.parallel.meeting import Shares
 from nncompile.parallel.runner import ReducedStepRunner
 from nncompile.parallel.sharded import ShardedStepRunner
@@ -40,9 +41,17 @@ class Processes:
     one does not come at all, the others wait no longer than the group does, and end.
     """
 
-    def __init__(self, group: Group, shard_optimizer: bool = False) -> None:
+    def __init__(
+        self, group: Group, shard_optimizer: bool = False, every: int | None = None
+    ) -> None:
         self.group = group
-        self._shards = shard_optimizer
+        if every is not None and whole_number("every", every, 1) and shard_optimizer:
+            raise ModelError(
+                "every lets each process update its own parameters, shard_optimizer a part of "
+                "those of all",
+                hint="give one of them",
+            )
+        self._options = {"shard_optimizer": shard_optimizer, "every": every}
         # Those whose state lies in several processes, and those that have made steps.
         self._runners: list[weakref.ref[Shares]] = []
         self._used: list[Shares] = []
@@ -81,7 +90,7 @@ class Processes:
         order, with new numbers. Each makes a trainer with them, and goes on from a state that one
         of them has, or that is on disk. `lost` has the numbers that the others had."""
         group, lost = self.group.survivors()
-        return Processes.of(group, True, lost, shard_optimizer=self._shards)
+        return Processes.of(group, True, lost, **self._options)
 
     @property
     def is_first(self) -> bool:
@@ -92,7 +101,11 @@ class Processes:
         self, compiled: CompiledStep, state: Mapping[str, Any], *options: Any
     ) -> ReducedStepRunner:
         """A runner of steps that all processes make together."""
-        kind = ShardedStepRunner if self._shards and self.size > 1 else ReducedStepRunner
+        every = self._options["every"]
+        if self.size > 1 and every is not None:
+            return LocalStepRunner(self, every, compiled, state, *options)
+        shards = self.size > 1 and self._options["shard_optimizer"]
+        kind = ShardedStepRunner if shards else ReducedStepRunner
         return kind(self, compiled, state, *options)
 
     def enter(self, runner: Shares, after: object) -> None:

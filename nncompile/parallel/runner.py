@@ -94,10 +94,9 @@ class ReducedStepRunner(StepRunner):
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step of all processes on `batch`, which each of them has."""
-        model = self._source.recipe.trained_model
-        cut = {*model.cut}
-        count = next((len(batch[n]) for n in cut if n in batch), 1)
-        span = share(count, self._processes.rank, self._processes.size) if cut else (0, 1)
+        cut = {*self._source.recipe.trained_model.cut}
+        count = self._count(batch)
+        span = self._span(count) if cut else (0, 1)
         given = self._given(batch, cut, *span)
         losses = self._losses(given)
         self._processes.meet()
@@ -108,6 +107,15 @@ class ReducedStepRunner(StepRunner):
         super().step({p.name: whole[p.name] for p in self._batch_ports})
         if self._needs_parts:
             self._whole |= self._composed(batch, count)
+
+    def _count(self, batch: Mapping[str, Any]) -> int:
+        """The rows of a batch."""
+        cut = self._source.recipe.trained_model.cut
+        return next((len(batch[n]) for n in cut if n in batch), 1)
+
+    def _span(self, count: int) -> tuple[int, int]:
+        """The rows that this process computes of so many."""
+        return share(count, self._processes.rank, self._processes.size)
 
     def metrics(self) -> dict[str, Array]:
         """The metrics of the last step on the whole batch, and what they are computed of."""

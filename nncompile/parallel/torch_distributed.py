@@ -90,7 +90,9 @@ class TorchGroup:
             work.wait()  # which raises what went wrong
 
 
-def torch_distributed(timeout: float = TIMEOUT, shard_optimizer: bool = False) -> Processes:
+def torch_distributed(
+    timeout: float = TIMEOUT, shard_optimizer: bool = False, every: int | None = None
+) -> Processes:
     """The processes that `torchrun --nproc-per-node N SCRIPT.py` started, for `Trainer(recipe,
     parallel=torch_distributed())`, where there is no MPI; see `mpi`. It joins those that are
     connected already, if this one is. Raises `ModelError` where torch is not installed, or this
@@ -103,7 +105,7 @@ def torch_distributed(timeout: float = TIMEOUT, shard_optimizer: bool = False) -
                 hint="torchrun --nproc-per-node 2 SCRIPT.py",
             )
         distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
-    return Processes(TorchGroup(None, timeout).apart(), shard_optimizer)
+    return Processes(TorchGroup(None, timeout).apart(), shard_optimizer, every)
 
 
 def _modules() -> tuple[Any, Any]:

@@ -8,7 +8,6 @@ do; large ones are read where they are.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from nncompile.diagnostics.errors import BackendError, FeedError, Row
+from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.graph import Graph
@@ -41,7 +40,7 @@ from nncompile.runtime.in_place import overwritten
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
-from nncompile.runtime.step_sources import METADATA_KEY, step_of
+from nncompile.runtime.step_sources import state_map, step_of
 from nncompile.runtime.stopping import Stop
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -123,16 +122,15 @@ class StepRunner:
         self._first: Model = step
         self.session, shared = self._started(step)
         given.check_of(self.session.name, self.session.metadata.get(RECIPE))
-        self.state_map = _state_map(self.session)
+        self.state_map = state_map(self.session)
         state_names = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
         self._shared = shared
         self._sets = self._buffers(first)
-        self._results = [
-            p for p in self.session.outputs if p.name not in set(self.state_map.values())
-        ]
+        written = {*self.state_map.values()}
+        self._results = [p for p in self.session.outputs if p.name not in written]
         on_host = ("cpu", 0) if metrics_on_host else self.session.device
         # Of bfloat16 they are where `array_of` can read them.
         places = {p: ("cpu", 0) if p.dtype == bf16.numpy else on_host for p in self._results}
@@ -248,6 +246,14 @@ class StepRunner:
             outputs |= {name: array_of(values[name]) for name in names if name in self._free}
         return {port.name: outputs[port.name] for port in self._results}
 
+    def computed(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The rows of a batch that its metrics are those of."""
+        return batch
+
+    def concluded(self, sums: Any) -> Any:
+        """What is told of the steps of an epoch, of which these are the sums."""
+        return sums
+
     def state(self) -> dict[str, Array]:
         """A copy of the state after the last step."""
         return {n: array_of(buffer) for n, buffer in self._sets[self._at.current].items()}
@@ -311,7 +317,7 @@ class StepRunner:
             session = self._start(model, optimized=file)
             if session.device[0] != "cpu":
                 return session, frozenset()
-            return session, overwritten(onnx.load(file), _state_map(session))
+            return session, overwritten(onnx.load(file), state_map(session))
 
     def _add(self, model: Model, session: Session, overwrites: frozenset[str]) -> None:
         # What it may not write over is written elsewhere, and then copied.
@@ -363,35 +369,3 @@ class StepRunner:
         about = self.session, self._bindings, self._sets, self._device_of
         self._batch = BatchInputs(batch, *about)
         return self._batch
-
-
-def _state_map(session: Session) -> dict[str, str]:
-    text = session.metadata.get(METADATA_KEY)
-    if text is None:
-        raise BackendError(
-            f"{session.name} is not a training step: it has no metadata {METADATA_KEY!r}",
-            hint="nncompile compile FILE.py --to step makes one",
-        )
-    try:
-        pairs = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BackendError(f"the metadata {METADATA_KEY!r} is not JSON: {error}") from None
-    inputs = {port.name: port for port in session.inputs}
-    outputs = {port.name: port for port in session.outputs}
-    if not isinstance(pairs, dict) or not all(
-        _pair(inputs.get(name), outputs.get(result)) for name, result in pairs.items()
-    ):
-        raise BackendError(
-            f"the metadata {METADATA_KEY!r} does not name inputs and outputs of equal types",
-            rows=[("got", text[:200])],
-        )
-    return dict(pairs)
-
-
-def _pair(port: Port | None, result: Port | None) -> bool:
-    return (
-        port is not None
-        and result is not None
-        and port.dtype == result.dtype
-        and len(port.shape) == len(result.shape)
-    )

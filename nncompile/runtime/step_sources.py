@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nncompile.backends.onnx.model import to_model
-from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.errors import BackendError, ModelError
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.graph import Graph
 from nncompile.passes import optimize
@@ -17,7 +17,9 @@ from nncompile.program.model import Model
 from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
+from nncompile.runtime.feeds import Port
 from nncompile.runtime.origin import FirstState
+from nncompile.runtime.session import Session
 from nncompile.runtime.tensor_files import state_path
 
 METADATA_KEY = "nncompile.state"
@@ -87,3 +89,37 @@ def _lowered(graph: Graph) -> Any:
             hint="compile_step(recipe).step is one",
         )
     return to_model(graph, metadata={METADATA_KEY: json.dumps(pairs)})
+
+
+def state_map(session: Session) -> dict[str, str]:
+    """The name of each state with that of its next value, as a step says it. Raises `BackendError`
+    for what is none."""
+    text = session.metadata.get(METADATA_KEY)
+    if text is None:
+        raise BackendError(
+            f"{session.name} is not a training step: it has no metadata {METADATA_KEY!r}",
+            hint="nncompile compile FILE.py --to step makes one",
+        )
+    try:
+        pairs = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BackendError(f"the metadata {METADATA_KEY!r} is not JSON: {error}") from None
+    inputs = {port.name: port for port in session.inputs}
+    outputs = {port.name: port for port in session.outputs}
+    if not isinstance(pairs, dict) or not all(
+        _pair(inputs.get(name), outputs.get(result)) for name, result in pairs.items()
+    ):
+        raise BackendError(
+            f"the metadata {METADATA_KEY!r} does not name inputs and outputs of equal types",
+            rows=[("got", text[:200])],
+        )
+    return dict(pairs)
+
+
+def _pair(port: Port | None, result: Port | None) -> bool:
+    return (
+        port is not None
+        and result is not None
+        and port.dtype == result.dtype
+        and len(port.shape) == len(result.shape)
+    )

@@ -235,7 +235,7 @@ class Loop:
             if self.epoch is not epoch:  # a callback went on from another state
                 continue
             latest = self._whole(epoch, feeder, order, latest)
-            means = epoch.sums.results()
+            means = self.runner.concluded(epoch.sums).results()
             if validate is not None:
                 watchers.tell("validation", epoch.number + 1, dict(means), latest)
                 validated = validate(self.runner.views(self.compiled.source.trained_paths))
@@ -365,7 +365,8 @@ class Loop:
                 rows = [*self.runner.trouble, *(infinite or (origin.rows if origin else ()))]
                 raise diverged(loss, moment, feeder.searched_data, rows, bool(infinite), origin)
         outputs.update(metrics)
-        self.epoch.sums.add(batch, outputs, feeder.examples(batch))
+        computed = self.runner.computed(batch)
+        self.epoch.sums.add(computed, outputs, feeder.examples(computed))
         return metrics
 
 
