@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from nncompile.diagnostics.errors import LostProcessError, ModelError
 from nncompile.parallel.message_passing import mpi
 from nncompile.parallel.processes import Processes
 from nncompile.train import RunDirectory, Trainer
-from tests.mpi_jobs import job, needs_ulfm
+from tests.mpi_jobs import ROOT, job, needs_ulfm
 from tests.parallel_checks import assert_same, data, fitted, recipe
 from tests.thread_groups import in_threads
 
@@ -96,3 +98,19 @@ def test_an_mpi_that_outlives_a_process_says_so(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     said = job(2, ["script.py"], tmp_path, options=["--with-ft", "ulfm"])
     assert said.strip() == "<process 0 of 1> (0,) [1.0, 1.0, 1.0] ['here']"
+
+
+ENDING = """
+import atexit
+atexit.register(lambda: end_in_time(lambda: time.sleep(60), 0.01))
+print("made", flush=True)
+{}
+"""
+
+
+@pytest.mark.parametrize(("last", "code"), [("ends_with(3)", 3), ("1 / 0", 1), ("", 0)])
+def test_what_waits_without_end_does_not_keep_a_process(last: str, code: int) -> None:
+    module = (ROOT / "nncompile/runtime/ending.py").read_text(encoding="utf-8")
+    command = [sys.executable, "-c", module + ENDING.format(last)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (code, "made\n")

@@ -15,6 +15,7 @@ from nncompile.cli.outcome import Outcome
 from nncompile.cli.shared import out
 from nncompile.diagnostics.errors import CompileError, LostProcessError, ModelError
 from nncompile.diagnostics.extras import extra
+from nncompile.runtime.ending import ends_with
 from nncompile.train.events import Fitting
 from nncompile.train.run_directory import RunDirectory
 from nncompile.train.run_places import CONFIG
@@ -238,6 +239,8 @@ def tell_exit_code(ended: SystemExit) -> None:
     """Tells the process that started this one how it ends. Launchers write a page of their own of a
     process that ends with another code than 0, which this one then does not."""
     place = Place.here()
+    if isinstance(ended.code, int):
+        ends_with(ended.code)
     if place is not None and isinstance(ended.code, int):
         place.tell("exit", ended.code)
         ended.code = 0

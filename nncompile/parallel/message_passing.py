@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import os
 import threading
@@ -19,7 +21,9 @@ from nncompile.ir.types import Array
 from nncompile.parallel.group import Operation, gathered_texts
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.waiting import TIMEOUT, wait_until
+from nncompile.runtime.ending import end_in_time
 
+_FINALIZING = 5.0  # seconds
 _OUTLIVES = "OMPI_MCA_mpi_ft_enable"  # what `mpirun --with-ft ulfm` of Open MPI sets to 1
 _LOST = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED")
 
@@ -90,6 +94,7 @@ class MpiGroup:
         thread.start()
         wait_until(lambda: not thread.is_alive(), self.rank, self._timeout)
         (rest,) = found
+        _finalize_in_time(self._mpi)
         before, left = self._world.Get_group(), rest.Get_group()
         gone = self._mpi.Group.Difference(before, left)
         lost = self._mpi.Group.Translate_ranks(gone, range(gone.Get_size()), before)
@@ -184,6 +189,18 @@ def mpi(
 def outlives_processes() -> bool:
     """Whether MPI was started so that it outlives one of its processes."""
     return os.environ.get(_OUTLIVES) == "1"
+
+
+@functools.cache
+def _finalize_in_time(module: Any) -> None:
+    """Once for a process: without those that have ended, Open MPI 5.0 waits without end now and
+    then, when the last of them finalizes it."""
+
+    def finish() -> None:
+        if not module.Is_finalized():
+            end_in_time(module.Finalize, _FINALIZING)
+
+    atexit.register(finish)
 
 
 def _mpi4py() -> Any:
