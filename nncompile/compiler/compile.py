@@ -75,7 +75,9 @@ class CompiledStep(Stages):
     @cached_property
     def gradient(self) -> Graph:
         """The optimized graph of the metrics and gradients, of some rows of a batch."""
-        return self.optimized("gradient", self._source("gradient"))
+        return self.optimized(
+            "gradient", self._source("gradient"), losses=self.source.recipe.losses
+        )
 
     @cached_property
     def update(self) -> Graph:
@@ -85,7 +87,7 @@ class CompiledStep(Stages):
     @cached_property
     def step(self) -> Graph:
         """The optimized graph of the whole training step."""
-        return self.optimized("step", self.source.step)
+        return self.optimized("step", self.source.step, losses=self.source.recipe.losses)
 
     @cached_property
     def steps(self) -> Graph:
@@ -125,7 +127,9 @@ class CompiledStep(Stages):
     @cached_property
     def accumulate(self) -> Graph:
         """The optimized graph that adds what a batch gives to sums in the state."""
-        return self.optimized("accumulate", self._accumulation.accumulate)
+        return self.optimized(
+            "accumulate", self._accumulation.accumulate, losses=self.source.recipe.losses
+        )
 
     @cached_property
     def apply(self) -> Graph:

@@ -81,11 +81,13 @@ class Stages:
     report: Report = field(default_factory=Report)
     halves: bool = field(default=False, kw_only=True)
 
-    def optimized(self, name: str, graph: Graph, without: Collection[str] = ()) -> Graph:
-        """The graph after the passes."""
+    def optimized(
+        self, name: str, graph: Graph, without: Collection[str] = (), losses: Collection[str] = ()
+    ) -> Graph:
+        """The graph after the passes; `losses` are outputs whose gradients are taken in it."""
         self.report.nodes[f"{name}, before passes"] = len(graph.nodes)
         with self.report.stage("passes"):
-            graph = optimize(graph, without=(*self.without, *without), observe=self.observe)
+            graph = optimize(graph, (*self.without, *without), self.observe, losses)
         self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
         return graph
 

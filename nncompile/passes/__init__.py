@@ -19,6 +19,7 @@ from nncompile.passes.constant_folding import fold
 from nncompile.passes.convolution import convolutions
 from nncompile.passes.dead_code import dead
 from nncompile.passes.gemm import gemms, updates
+from nncompile.passes.heads import heads_first
 from nncompile.passes.hoist import hoist
 from nncompile.passes.horizontal_fusion import pack
 from nncompile.passes.indexing import scatters
@@ -89,8 +90,14 @@ def check_passes(names: Collection[str]) -> None:
 
 
 @without_collection
-def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
-    """The graph after all passes but those named in `without`, in rounds until nothing changes.
+def optimize(
+    graph: Graph,
+    without: Collection[str] = (),
+    observe: Observer | None = None,
+    losses: Collection[str] = (),
+) -> Graph:
+    """The graph after all passes but those named in `without`, in rounds until nothing changes. It
+    takes less time where it is known which outputs are `losses` whose gradients are taken.
 
     `observe(name, before, after)` is called for each pass: for it they are done one by one, and
     then, for the result, as ever. Raises `ModelError` for the name of a pass that does not exist.
@@ -101,7 +108,9 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
     with located_nowhere():
         if observe is not None:
             _run([(name,) for name in selected], own, observe)
-        after = _run(_stages(selected), own)
+        stages = _stages(selected)
+        simpler = heads_first(own, losses, lambda part: _in_rounds(stages, part))
+        after = _run(stages, simpler)
     return graph if same_outputs(graph, after) else after
 
 
@@ -121,6 +130,16 @@ def _stages(names: Sequence[str]) -> list[Stage]:
 
 def _run(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:
     """The graph after rounds of these until nothing changes, and what comes once after them."""
+    graph = _in_rounds(stages, graph, observe)
+    selected = set().union(*stages)
+    for name in (LAST, CLEANING):
+        if name in selected:
+            graph = _applied((name,), graph, observe)
+    return graph
+
+
+def _in_rounds(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:
+    """The graph after rounds of these until nothing changes."""
     rounds = [stage for stage in stages if stage != (LAST,)]
     unchanged = 0  # stages in a row that found nothing to do
     for stage in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
@@ -129,10 +148,6 @@ def _run(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None)
         after = _applied(stage, graph, observe)
         unchanged = unchanged + 1 if same_outputs(graph, after) else 0
         graph = after
-    selected = set().union(*stages)
-    for name in (LAST, CLEANING):
-        if name in selected:
-            graph = _applied((name,), graph, observe)
     return graph
 
 
