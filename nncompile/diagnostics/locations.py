@@ -76,7 +76,27 @@ def _location(file: str, line: int, scope: str, call: str, backward: bool = Fals
 
 
 _scope: ContextVar[str] = ContextVar("scope", default="")
-_located: ContextVar[Location | None] = ContextVar("located", default=None)
+
+
+class Following:
+    """The place of the `node` that is at hand, where nodes are gone through one by one."""
+
+    __slots__ = ("_otherwise", "_table", "node")
+
+    def __init__(self, table: LocationTable, otherwise: Location | Following | None) -> None:
+        self._table, self._otherwise = table, otherwise
+        self.node: object = None
+
+    @property
+    def location(self) -> Location | None:
+        """Where the node was first written; where that is not known, what held around."""
+        location = self._table.location(self.node)
+        if location is None and isinstance(self._otherwise, Following):
+            return self._otherwise.location
+        return self._otherwise if location is None else location
+
+
+_located: ContextVar[Location | Following | None] = ContextVar("located", default=None)
 
 
 @contextmanager
@@ -103,7 +123,7 @@ class _Setting(Generic[T]):
 
     __slots__ = ("_token", "_value", "_variable")
 
-    def __init__(self, variable: ContextVar[T], value: T) -> None:
+    def __init__(self, variable: ContextVar[Any], value: T) -> None:
         self._variable, self._value = variable, value
 
     def __enter__(self) -> T:
@@ -114,7 +134,7 @@ class _Setting(Generic[T]):
         self._variable.reset(self._token)
 
 
-def located(location: Location | None) -> AbstractContextManager[Location | None]:
+def located(location: Location | None) -> AbstractContextManager[object]:
     """Nodes made in the block are reported at `location`, where that is known: gradients and
     rewrites keep the line of the node that they come from."""
     return _Setting(_located, location or _located.get())
@@ -123,7 +143,7 @@ def located(location: Location | None) -> AbstractContextManager[Location | None
 _NOWHERE = Location("", 0)
 
 
-def located_nowhere() -> AbstractContextManager[Location | None]:
+def located_nowhere() -> AbstractContextManager[object]:
     """Nodes made in the block have no location but that of the node that they come from: the line
     that is running at the moment has nothing to do with them."""
     return _Setting(_located, _NOWHERE)
@@ -180,6 +200,8 @@ def _is_ours(frame: FrameType) -> bool:
 def user_location() -> Location | None:
     """The innermost line of user code that runs now; None where there is none."""
     fixed = _located.get()
+    if isinstance(fixed, Following):
+        fixed = fixed.location
     if fixed is not None:
         return None if fixed is _NOWHERE else fixed
     frame: FrameType | None = sys._getframe(1)
@@ -282,9 +304,12 @@ class LocationTable:
                 table.record(node, location)
         return table
 
-    def located(
-        self, node: object, backward: bool = False
-    ) -> AbstractContextManager[Location | None]:
+    def following(self) -> AbstractContextManager[Following]:
+        """Nodes made in the block are reported where its `node` was first written: it is set again
+        and again, where a block for each would take longer than what is done in it."""
+        return _Setting(_located, Following(self, _located.get()))
+
+    def located(self, node: object, backward: bool = False) -> AbstractContextManager[object]:
         """Nodes made in the block are reported where `node` was first written, and if told so as
         of its gradient."""
         location = self.location(node)

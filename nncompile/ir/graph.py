@@ -89,12 +89,11 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
     """All nodes that the outputs need, arguments first, and what makes a size before what needs
     it; deep graphs do not recurse."""
     outputs = list(outputs)
-    order = _sorted(outputs, _arguments)
+    order = _sorted(outputs)
     makers: dict[sp.Symbol, Value] = {}
-    for v in order:
-        if type(v.op).makes is not Op.makes:
-            for size in v.op.makes:
-                makers.setdefault(size, v)
+    for v in _making(order):
+        for size in v.op.makes:
+            makers.setdefault(size, v)
     if not makers:
         return order
     return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
@@ -106,7 +105,10 @@ def between(outputs: Sequence[Value], arguments: Collection[Value]) -> list[Valu
     return _sorted(outputs, lambda v: () if v in ends else v.args)
 
 
-_arguments = operator.attrgetter("args")
+def _making(nodes: Sequence[Value]) -> list[Value]:
+    """Those of the nodes whose ops may make sizes."""
+    kinds = {kind for kind in {type(v.op) for v in nodes} if kind.makes is not Op.makes}
+    return [v for v in nodes if type(v.op) in kinds] if kinds else []
 
 
 def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]:
@@ -132,7 +134,12 @@ def graphs_within(op: Op) -> list[Graph]:
     return inner
 
 
-def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Value]]) -> list[Value]:
+_arguments: Callable[[Value], Sequence[Value]] = operator.attrgetter("args")
+
+
+def _sorted(
+    outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Value]] = _arguments
+) -> list[Value]:
     order: list[Value] = []
     visited: set[Value] = set()
     stack = list(outputs)[::-1]
@@ -140,10 +147,12 @@ def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Valu
         value = stack[-1]
         if value in visited:
             stack.pop()
-        elif missing := [a for a in arguments(value) if a not in visited]:
-            missing.reverse()
-            stack += missing
-        else:
+            continue
+        height = len(stack)
+        for a in reversed(arguments(value)):
+            if a not in visited:
+                stack.append(a)
+        if len(stack) == height:
             stack.pop()
             visited.add(value)
             order.append(value)
@@ -228,8 +237,7 @@ class Graph:
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
-        making_nodes = (v for v in self.nodes if type(v.op).makes is not Op.makes)
-        makers = {size: v for v in making_nodes for size in v.op.makes}
+        makers = {size: v for v in _making(self.nodes) for size in v.op.makes}
         with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
         outputs = dict(zip(self.outputs, new, strict=True))

@@ -163,6 +163,8 @@ def is_harmless(value: Value) -> bool:
         if found & _GROWS or top & _INVERTS or (found & _IS_BOUNDED and found & _COMPLEMENTS):
             return False
         level = {a for v in level for a in v.args if is_plain(a) and a.dtype is value.dtype}
+        if not level:
+            break
         for v in level:
             found |= _bits(body_of(v))
     return True

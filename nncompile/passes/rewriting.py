@@ -72,22 +72,26 @@ class Rewriting:
     def run(self, outputs: Sequence[Value]) -> list[Value]:
         """The outputs in their final form."""
         token = surroundings.set(self.surroundings)
-        final, changed, bit = self.final, self.changed, self.bit
-        stay = changed.isdisjoint
         try:
-            for v in self.nodes:
-                if v not in final:
-                    if stay(v.args):
-                        if v.settled & bit or self._is_settled(v) or self._stays(v):
-                            final[v] = v
-                            continue
-                    elif not self._moved(v, tuple([final[a] for a in v.args])):
-                        self._finish(v)
-                if final[v] is not v:
-                    changed.add(v)
+            with self.locations.following() as self.site:
+                self._run()
         finally:
             surroundings.reset(token)
-        return [final[v] for v in outputs]
+        return [self.final[v] for v in outputs]
+
+    def _run(self) -> None:
+        final, changed, bit = self.final, self.changed, self.bit
+        stay = changed.isdisjoint
+        for v in self.nodes:
+            if v not in final:
+                if stay(v.args):
+                    if v.settled & bit or self._is_settled(v) or self._stays(v):
+                        final[v] = v
+                        continue
+                elif not self._moved(v, tuple([final[a] for a in v.args])):
+                    self._finish(v)
+            if final[v] is not v:
+                changed.add(v)
 
     def _stays(self, v: Value) -> bool:
         """Whether no change applies to a node whose arguments are final; else it is finished."""
@@ -193,8 +197,8 @@ class Rewriting:
         """One step further: the node on the final forms of its arguments, or rewritten."""
         args = [self.final[a] for a in v.args]
         if any(new is not old for new, old in zip(args, v.args, strict=True)):
-            with self.locations.located(v):
-                return rebuilt(v, args)
+            self.site.node = v
+            return rebuilt(v, args)
         return v if self._is_settled(v) else self._rewritten(v)
 
     def _rewritten(self, v: Value) -> Value:
@@ -203,18 +207,17 @@ class Rewriting:
         op = v.op
         if type(op).within is not Op.within:
             op = op.within(self.within)
-        around = self.surroundings
-        with self.locations.located(v):
-            if op is not v.op:
-                return apply(op, *v.args)
-            around.asked, around.asked_else = {}, False
-            for change in self._applicable(type(op)):
-                new = change(v)
-                if new is not None and new is not v:
-                    self.last, self.remaining = change, self.remaining - 1
-                    if self.remaining < 0:
-                        raise self._endless_error()
-                    return new
+        around, self.site.node = self.surroundings, v
+        if op is not v.op:
+            return apply(op, *v.args)
+        around.asked, around.asked_else = {}, False
+        for change in self._applicable(type(op)):
+            new = change(v)
+            if new is not None and new is not v:
+                self.last, self.remaining = change, self.remaining - 1
+                if self.remaining < 0:
+                    raise self._endless_error()
+                return new
         if self.bit and not around.asked_else:
             self._settle(v)
         return v

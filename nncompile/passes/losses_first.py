@@ -17,7 +17,7 @@ LEVELS = 16  # behind the losses: a cross-entropy's gradient, and some of the la
 SMALL = 200  # nodes of a graph whose parts would take as long as the whole
 
 
-def heads_first(graph: Graph, losses: Collection[str], change: Callable[[Graph], Graph]) -> Graph:
+def losses_first(graph: Graph, losses: Collection[str], change: Callable[[Graph], Graph]) -> Graph:
     """The graph after `change` of the part that makes the outputs `losses` and begins their
     gradients. Itself where there is no such part, or it is most of the graph."""
     part = _part(graph, losses)
