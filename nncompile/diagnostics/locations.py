@@ -91,9 +91,10 @@ class Following:
     def location(self) -> Location | None:
         """Where the node was first written; where that is not known, what held around."""
         location = self._table.location(self.node)
-        if location is None and isinstance(self._otherwise, Following):
-            return self._otherwise.location
-        return self._otherwise if location is None else location
+        if location is not None:
+            return location
+        around = self._otherwise
+        return around.location if isinstance(around, Following) else around
 
 
 _located: ContextVar[Location | Following | None] = ContextVar("located", default=None)

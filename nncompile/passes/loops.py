@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.graph import Graph, Item, items, toposort
-from nncompile.ir.op import Value, apply
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
@@ -34,6 +34,9 @@ def merge(graph: Graph) -> Graph:
 
 def _merged_within(outputs: Sequence[Value]) -> list[Value]:
     """The outputs with loops in the bodies of loops merged."""
+    bodies = [v for v in toposort(outputs) if type(v.op).within is not Op.within]
+    if all(v.op.within(merge) is v.op for v in bodies):
+        return list(outputs)
 
     def make(v: Value, args: list[Value]) -> Value:
         new = rebuilt(v, args)
