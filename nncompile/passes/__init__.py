@@ -19,13 +19,13 @@ from nncompile.passes.constant_folding import fold
 from nncompile.passes.convolution import convolutions
 from nncompile.passes.dead_code import dead
 from nncompile.passes.gemm import gemms, updates
-from nncompile.passes.losses_first import losses_first
 from nncompile.passes.hoist import hoist
 from nncompile.passes.horizontal_fusion import pack
 from nncompile.passes.indexing import scatters
 from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
 from nncompile.passes.loops import loops, merge
+from nncompile.passes.losses_first import losses_first
 from nncompile.passes.matmul_reassociation import chains
 from nncompile.passes.rewriter import RulePass, rewrite, same_type
 from nncompile.passes.stabilise import stabilise
