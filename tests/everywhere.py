@@ -41,7 +41,8 @@ def check(
         rng = np.random.default_rng(11)
         data += [[way(rng, shape) for shape in each] for each in sizes]
     for dtype in dtypes:
-        graph = _with_gradients(ours, [dtype[shape] for shape in shapes], order)
+        graph = with_gradients(ours, [dtype[shape] for shape in shapes], order)
+        assert graph.outputs["y"].dtype is dtype
         run, script = session(to_model(graph)), script_of(graph)
         for arrays in data:
             rounded = [a.astype(dtype.numpy).astype(np.float64) for a in arrays]
@@ -75,7 +76,31 @@ def results(ours: Value, leaves: Sequence[Value], feeds: Arrays) -> list[np.ndar
     return [found["y"] for found in everywhere(graph, feeds).values()]
 
 
-def _with_gradients(ours: Callable[..., Value], types: Sequence[Type], order: int) -> Graph:
+def ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of which many are equal."""
+    return rng.integers(-2, 3, shape).astype(np.float64)
+
+
+def check_against_torch(
+    ours: Callable[[Any], Any],
+    theirs: Callable[[Any], Any],
+    shape: tuple[Any, ...],
+    *sizes: tuple[int, ...],
+    dtypes: Sequence[DType] = (f32, f64),
+) -> None:
+    """The same of a function of one value, ties included."""
+    check(ours, theirs, [shape], *([size] for size in sizes), and_drawn=[ties], dtypes=dtypes)
+
+
+def torch_function(name: str, *args: Any, **options: Any) -> Callable[..., Any]:
+    """The function of torch's tensors, with these options behind them."""
+    function = getattr(pytest.importorskip("torch").nn.functional, name)
+    return lambda *tensors: function(*tensors, *args, **options)
+
+
+def with_gradients(ours: Callable[..., Value], types: Sequence[Type], order: int = 2) -> Graph:
+    """A graph of y, of the gradients at all arguments x0, … of Σ g·y, and of those, at these and
+    at g, of Σ u·(that gradient)."""
     leaves = [leaf(f"x{i}", t) for i, t in enumerate(types)]
     y = ours(*leaves)
     outputs = {"y": y}

@@ -46,10 +46,10 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ops import const, while_training
 from nncompile.passes import inference, optimize
 from nncompile.train import Trainer
-from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
 from tests.backends import script_of
 from tests.layer_checks import model_of
+from tests.leaves import leaf
 
 AUGMENTATIONS = {
     "horizontal flip": RandomHorizontalFlip(),
@@ -95,7 +95,7 @@ def test_gradients_flow_through(layer: Any) -> None:
     rng = np.random.default_rng(0)
     x, d, g = (rng.normal(size=(6, 2, 5, 4)) for _ in range(3))
     y = net.graph.outputs["y0"]
-    gradient = vjp(y, net.graph.leaves["image"], leaf(y.type, "g"))
+    gradient = vjp(y, net.graph.leaves["image"], leaf("g", y.type))
     feeds = {"seed": np.asarray(1), "step": np.asarray(2), "g": g}
     (s,) = evaluate([gradient], feeds | {"image": x})
     low, high = (evaluate(y, feeds | {"image": x + t * d}) for t in (-1e-3, 1e-3))
@@ -147,7 +147,7 @@ def test_torchscript_draws_the_same() -> None:
 
 def test_modes_of_a_graph() -> None:
     """Passes for training leave what is trained, the inference pass what is used."""
-    x = leaf(f32["n"])
+    x = leaf("x", f32["n"])
     graph = Graph("mode", {"y": while_training(x * 2, x * 3) + 1}, (x,))
     data = {"x": np.array([1, 2], np.float32)}
     for made, expected in (

@@ -30,8 +30,8 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import u32
 from nncompile.ops import const, full
-from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
+from tests.leaves import leaf
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_rotation_by_right_angles_is_numpys(mode: str) -> None:
     x = drawn(4, 6, 6).astype(np.float64)
     angles = np.arange(4) * math.pi / 2
     y = evaluate(
-        rotated(leaf(f64["n", 3, "h", "h"]), leaf(f64["n"], "angle"), mode),
+        rotated(leaf("x", f64["n", 3, "h", "h"]), leaf("angle", f64["n"]), mode),
         {"x": x, "angle": angles},
     )
     for k in range(4):

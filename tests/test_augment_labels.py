@@ -11,14 +11,14 @@ import pytest
 from dsl import CutMix, LabelNoise, MaskTokens, Mixup, cross_entropy, f32, i64, model, u32
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops.random.distributions import beta
-from tests.against_torch import leaf
 from tests.augmented import of_pairs, run
+from tests.leaves import leaf
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.1), (0.4, 0.4), (1.0, 1.0), (2.0, 5.0)])
 def test_beta_distribution(a: float, b: float) -> None:
     """Mean, variance and quartiles."""
-    x = evaluate(beta(leaf(u32[()], "key"), a, b, (40_000,)), {"key": np.asarray(9, np.uint32)})
+    x = evaluate(beta(leaf("key", u32[()]), a, b, (40_000,)), {"key": np.asarray(9, np.uint32)})
     assert x.min() >= 0 and x.max() <= 1 and np.isfinite(x).all()
     variance = a * b / ((a + b) ** 2 * (a + b + 1))
     assert x.mean() == pytest.approx(a / (a + b), abs=5 * math.sqrt(variance / x.size))

@@ -14,14 +14,11 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import affine_grid, grid_sample
 from tests import everywhere
+from tests.everywhere import torch_function
 from tests.leaves import leaf
 
 MODES = ("bilinear", "nearest", "bicubic")
 BEYOND = ("zeros", "border", "reflection")
-
-
-def functional() -> Any:
-    return pytest.importorskip("torch").nn.functional
 
 
 def wide(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -37,7 +34,7 @@ def test_samples_are_torchs(mode: str, padding_mode: str, align_corners: bool) -
     options = (mode, padding_mode, align_corners)
     everywhere.check(
         lambda x, grid: grid_sample(x, grid, *options),
-        lambda x, grid: functional().grid_sample(x, grid, *options),
+        torch_function("grid_sample", *options),
         [("n", 3, "h", "w"), ("n", "p", 5, 2)],
         [(2, 3, 4, 5), (2, 3, 5, 2)],
         [(1, 3, 1, 3), (1, 2, 5, 2)],
@@ -54,7 +51,7 @@ def test_volumes_are_torchs(mode: str, padding_mode: str) -> None:
         options = (mode, padding_mode, align_corners)
         everywhere.check(
             lambda x, grid, options=options: grid_sample(x, grid, *options),
-            lambda x, grid, options=options: functional().grid_sample(x, grid, *options),
+            torch_function("grid_sample", *options),
             [("n", 2, "d", "h", "w"), ("n", 2, 2, "p", 3)],
             [(2, 2, 3, 4, 2), (2, 2, 2, 3, 3)],
             draw=wide,
@@ -150,7 +147,7 @@ def test_affine_grids_are_torchs(align_corners: bool) -> None:
         rank = len(space)
         everywhere.check(
             lambda t, space=space: affine_grid(t, ("n", 1, *space), align_corners),
-            lambda t, space=space: functional().affine_grid(t, (2, 1, *space), align_corners),
+            torch_function("affine_grid", (2, 1, *space), align_corners),
             [("n", rank, rank + 1)],
             [(2, rank, rank + 1)],
         )

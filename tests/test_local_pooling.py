@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import f32, f64, model
+from dsl import f32, f64
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.interpreter import evaluate
 from nncompile.ops import local_response_norm, lp_pool, max_pool
 from tests import everywhere
+from tests.everywhere import torch_function
 from tests.layer_checks import model_of
 from tests.leaves import leaf
-
-
-def functional() -> Any:
-    return pytest.importorskip("torch").nn.functional
 
 
 def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -32,7 +28,7 @@ def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def test_lp_pooling_is_torchs(p: float, options: tuple[Any, ...]) -> None:
     everywhere.check(
         lambda x: lp_pool(x, p, *options),
-        lambda x: functional().lp_pool2d(x, p, *options),
+        torch_function("lp_pool2d", p, *options),
         [("n", 2, "h", "w")],
         [(2, 2, 5, 6)],
         [(1, 2, 6, 4)],
@@ -45,7 +41,7 @@ def test_negative_elements(p: float) -> None:
     for rank in (1, 3):
         everywhere.check(
             lambda x: lp_pool(x, p, 2),
-            lambda x, rank=rank: getattr(functional(), f"lp_pool{rank}d")(x, p, 2),
+            torch_function(f"lp_pool{rank}d", p, 2),
             [("n", 2, *"dhw"[:rank])],
             [(2, 2, *(4, 5, 2)[:rank])],
         )
@@ -79,7 +75,7 @@ def test_local_response_is_torchs(size: int) -> None:
     ):
         everywhere.check(
             lambda x: local_response_norm(x, *options),
-            lambda x: functional().local_response_norm(x, *options),
+            torch_function("local_response_norm", *options),
             [shape],
             sizes,
         )
@@ -90,21 +86,6 @@ def test_an_empty_batch() -> None:
     empty = np.zeros((0, 3, 4, 5), np.float32)
     everywhere.check_values(local_response_norm(x, 3), [x], ({"x": empty}, empty))
     everywhere.check_values(lp_pool(x, 2, 2), [x], ({"x": empty}, empty[:, :, :2, :2]))
-
-
-def test_layers_are_the_functions() -> None:
-    @model
-    def net(image=f32["n", 3, "h", "w"]):  # type: ignore[no-untyped-def]
-        return {
-            "a": image >> dsl.LPPool2d(2, 3, 2, True),
-            "b": image >> dsl.LocalResponseNorm(3, k=2.0),
-        }
-
-    x, outputs = leaf("image", f32["n", 3, "h", "w"]), net.graph.outputs
-    assert outputs["a"] is lp_pool(x, 2, 3, 2, True)
-    assert outputs["b"] is local_response_norm(x, 3, k=2.0)
-    feeds = {"image": np.ones((1, 3, 3, 3), np.float32)}
-    assert np.isclose(evaluate(outputs["a"], feeds)[0, 0, 0, 0], 3)
 
 
 @pytest.mark.parametrize(

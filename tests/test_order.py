@@ -17,8 +17,8 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64
 from nncompile.ops.reduction.order_statistics import METHODS
-from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy, normal_or_integers
+from tests.everywhere import check_against_torch
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
@@ -186,7 +186,12 @@ def check_against_torch_without_ties(ours: Any, theirs: Any) -> None:
         return x + 1e-3 * torch.arange(columns, dtype=torch.float64)
 
     check_against_torch(
-        lambda x: ours(spread(x)), lambda x: theirs(spread(x)), f64["n", "m"], (3, 6), (2, 1)
+        lambda x: ours(spread(x)),
+        lambda x: theirs(spread(x)),
+        ("n", "m"),
+        (3, 6),
+        (2, 1),
+        dtypes=[f64],
     )
 
 

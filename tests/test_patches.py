@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import f32, i64, model
+from dsl import f32, i64
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import symbol
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import fold, pixel_shuffle, pixel_unshuffle, unfold
 from tests import everywhere
+from tests.everywhere import torch_function
 from tests.layer_checks import model_of
 from tests.leaves import leaf
 
@@ -28,10 +29,9 @@ WINDOWS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", WINDOWS)
 def test_unfold_is_torchs(options: dict[str, Any]) -> None:
-    functional = pytest.importorskip("torch").nn.functional
     everywhere.check(
         lambda x: unfold(x, **options),
-        lambda x: functional.unfold(x, **options),
+        torch_function("unfold", **options),
         [("n", 2, "h", "w")],
         [(2, 2, 5, 6)],
         [(1, 2, 7, 4)],
@@ -40,7 +40,6 @@ def test_unfold_is_torchs(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WINDOWS)
 def test_fold_is_torchs(options: dict[str, Any]) -> None:
-    functional = pytest.importorskip("torch").nn.functional
     x = leaf("x", f32["n", 2, "h", "w"])
     columns = unfold(x, **options)
     taps = int(columns.shape[1])
@@ -48,7 +47,7 @@ def test_fold_is_torchs(options: dict[str, Any]) -> None:
         count = evaluate(columns, {"x": np.zeros((1, 2, *sizes), np.float32)}).shape[2]
         everywhere.check(
             lambda x, sizes=sizes: fold(x, sizes, **options),
-            lambda x, sizes=sizes: functional.fold(x, sizes, **options),
+            torch_function("fold", sizes, **options),
             [("n", taps, count)],
             [(2, taps, count)],
         )
@@ -114,18 +113,17 @@ def test_patches_of_integers() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_pixel_shuffle_is_torchs(factor: int) -> None:
-    functional = pytest.importorskip("torch").nn.functional
     channels = 2 * factor**2
     everywhere.check(
         lambda x: pixel_shuffle(x, factor),
-        lambda x: functional.pixel_shuffle(x, factor),
+        torch_function("pixel_shuffle", factor),
         [("n", channels, "h", "w")],
         [(2, channels, 3, 2)],
         [(1, channels, 1, 4)],
     )
     everywhere.check(
         lambda x: pixel_unshuffle(x, factor),
-        lambda x: functional.pixel_unshuffle(x, factor),
+        torch_function("pixel_unshuffle", factor),
         [("n", 2, f"{factor}*h", 6)],
         [(2, 2, factor, 6)],
         [(1, 2, 2 * factor, 6)],
@@ -140,24 +138,6 @@ def test_pixel_shuffle_of_any_axes_is_inverted() -> None:
     there = pixel_shuffle(x, (2, 3, 1))
     assert there.shape == (2, 2, 4, 9, 4)
     np.testing.assert_array_equal(evaluate(pixel_unshuffle(there, (2, 3, 1)), {}), x)
-
-
-def test_layers_are_the_functions() -> None:
-    @model
-    def net(image=f32["n", 4, "2*h", 6]):  # type: ignore[no-untyped-def]
-        columns = image >> dsl.Unfold(3, padding=1)
-        return {
-            "a": image >> dsl.PixelShuffle(2),
-            "b": image >> dsl.PixelUnshuffle(2),
-            "c": columns,
-            "d": columns >> dsl.Fold((2 * symbol("h"), 6), 3, padding=1),
-        }
-
-    x, outputs = leaf("image", f32["n", 4, "2*h", 6]), net.graph.outputs
-    assert outputs["a"] is pixel_shuffle(x, 2)
-    assert outputs["b"] is pixel_unshuffle(x, 2)
-    assert outputs["c"] is unfold(x, 3, padding=1)
-    assert outputs["d"] is fold(unfold(x, 3, padding=1), (2 * symbol("h"), 6), 3, padding=1)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import dsl
-from dsl import f32, i32, i64, model, u32
+from dsl import f32, i32, i64, u32
 from nncompile.autodiff.grad import grad
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import (
@@ -20,6 +19,7 @@ from nncompile.ops import (
     max_pool_with_indices,
 )
 from tests import everywhere
+from tests.everywhere import torch_function
 from tests.leaves import leaf
 
 UNEVEN = [((1, 0), (0, 1)), ((0, 2), (1, 0)), ((2, 2), (0, 2)), ((2, 1), (1, 1))]
@@ -80,14 +80,13 @@ def test_dilated_averages(pairs: Any, dilation: Any, counted: bool) -> None:
 
 
 def test_dilated_averages_along_other_axes() -> None:
-    functional = pytest.importorskip("torch").nn.functional
     ones = lambda *shape: np.ones(shape)  # noqa: E731
     for rank, kernel in ((1, (3,)), (3, (2, 1, 3))):
-        theirs = getattr(functional, f"conv{rank}d")
+        theirs = torch_function(f"conv{rank}d", dilation=2)
         everywhere.check(
             lambda x, kernel=kernel: average_pool(x, kernel, 1, dilation=2),
             lambda x, kernel=kernel, theirs=theirs: theirs(
-                x, x.new_tensor(ones(1, 1, *kernel)) / np.prod(kernel), dilation=2
+                x, x.new_tensor(ones(1, 1, *kernel)) / np.prod(kernel)
             ),
             [("n", 1, *"dhw"[:rank])],
             [(2, 1, *(5, 5, 6)[:rank])],
@@ -138,21 +137,6 @@ def test_integers_in_other_pools() -> None:
     for y, expected in cases:
         everywhere.check_values(y, [x], ({"x": data}, np.array([[expected]])))
     everywhere.check_values(global_max_pool(x), [x], ({"x": data}, np.array([[2**62 + 1]])))
-
-
-def test_layers_have_the_options() -> None:
-    pairs = ((1, 0), (0, 1))
-
-    @model
-    def net(image=f32["n", 3, "h", "w"]):  # type: ignore[no-untyped-def]
-        return {
-            "a": image >> dsl.MaxPool2d(3, 2, pairs),
-            "b": image >> dsl.AveragePool2d(3, 2, pairs, dilation=2),
-        }
-
-    x = leaf("image", f32["n", 3, "h", "w"])
-    assert net.graph.outputs["a"] is max_pool(x, 3, 2, pairs)
-    assert net.graph.outputs["b"] is average_pool(x, 3, 2, pairs, dilation=2)
 
 
 def test_even_pairs_are_plain_padding() -> None:

@@ -14,8 +14,8 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
 from nncompile.ops.reduction.operands import accumulator
-from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy, normal_or_integers
+from tests.everywhere import check_against_torch
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
@@ -152,7 +152,13 @@ def test_gradients_of_both_orders_are_those_of_torch_with_ties_and_zeros(name: s
     torch = pytest.importorskip("torch")
     call = CALLS[name]
     check_against_torch(
-        lambda x: call(x, None), lambda x: call(x, torch), f64["n", "m"], (3, 5), (2, 1), (1, 40)
+        lambda x: call(x, None),
+        lambda x: call(x, torch),
+        ("n", "m"),
+        (3, 5),
+        (2, 1),
+        (1, 40),
+        dtypes=[f64],
     )
 
 

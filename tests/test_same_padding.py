@@ -20,9 +20,10 @@ from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding
 from nncompile.program.initialization import initial_values
-from tests.against_torch import gradients
 from tests.backends import script_of, session
+from tests.everywhere import with_gradients
 from tests.gradient_checks import check_gradient
+from tests.leaves import leaf
 from tests.tolerances import assert_close
 
 SIZES = range(1, 9)
@@ -79,17 +80,23 @@ def spaces(rank: int) -> list[tuple[int, ...]]:
     return [tuple(1 + (size + 3 * i) % 7 for i in range(rank)) for size in SIZES]
 
 
+def at_size(
+    function: Callable[[Value], Value], space: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The function and its gradients for images of one size, and data for them."""
+    fixed = with_gradients(function, [f64[(2, 3, *space)]])
+    return fixed, {name: rng.normal(size=x.shape) for name, x in fixed.leaves.items()}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_fixed_sizes(case: str) -> None:
     """Of the first and the second order, in numpy and, of float32, in onnxruntime."""
     function, type_ = CASES[case]
-    graph, _ = gradients(function, type_)
-    run = session(to_model(gradients(function, Type(f32, type_.shape))[0]))
+    graph = with_gradients(function, [type_])
+    run = session(to_model(with_gradients(function, [Type(f32, type_.shape)])))
     rng = np.random.default_rng(0)
     for space in spaces(type_.rank - 2):
-        fixed, y = gradients(function, f64[(2, 3, *space)])
-        shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
-        feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        fixed, feeds = at_size(function, space, rng)
         expected, found = evaluate(fixed, feeds), evaluate(graph, feeds)
         actual = run({n: x.astype(np.float32) for n, x in feeds.items()}, expected)
         for name, wanted in expected.items():
@@ -138,13 +145,11 @@ def test_one_file_of_layers_takes_images_of_every_size() -> None:
 def test_torchscript_takes_images_of_every_size() -> None:
     for case in ("conv (3, 2) (2, 3)", "max (2, 5) (3, 2)", "average (1, 4) (2, 4)"):
         function, type_ = CASES[case]
-        graph, _ = gradients(function, type_)
+        graph = with_gradients(function, [type_])
         run = script_of(graph)
         rng = np.random.default_rng(0)
         for space in spaces(type_.rank - 2):
-            _, y = gradients(function, f64[(2, 3, *space)])
-            shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
-            feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+            _, feeds = at_size(function, space, rng)
             actual = run(feeds)
             for name, wanted in evaluate(graph, feeds).items():
                 assert_close(actual[name], wanted, "float64", f"{case} {name} at {space}")
@@ -153,9 +158,5 @@ def test_torchscript_takes_images_of_every_size() -> None:
 def test_a_fixed_size_and_a_multiple_of_the_stride_need_no_padding_of_their_own() -> None:
     w = const(np.ones((2, 3, 3)))
     for size, count in ((9, 0), ("2*m", 0), ("m", 1)):
-        graph = Graph("g", {"y": conv(_leaf(size), w, stride=2, padding="same")})
+        graph = Graph("g", {"y": conv(leaf("x", f64["n", 3, size]), w, stride=2, padding="same")})
         assert [v.op.label for v in graph.nodes].count("pad") == count
-
-
-def _leaf(size: Any) -> Value:
-    return gradients(lambda x: x, f64["n", 3, size])[0].leaves["x"]

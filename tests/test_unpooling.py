@@ -15,14 +15,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ops import max_pool, max_pool_with_indices, max_unpool
 from tests import everywhere
 from tests.leaves import leaf
-
-WINDOWS: list[dict[str, Any]] = [
-    {"kernel_size": 2},
-    {"kernel_size": 3, "stride": 2, "padding": 1},
-    {"kernel_size": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
-    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
-    {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True},
-]
+from tests.test_pooling import MAXIMA
 
 
 def torchs(x: np.ndarray, options: dict[str, Any]) -> np.ndarray:
@@ -38,7 +31,7 @@ def special(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [f32, f64])
-@pytest.mark.parametrize("options", WINDOWS)
+@pytest.mark.parametrize("options", MAXIMA)
 def test_indices_are_torchs(dtype: Any, options: dict[str, Any]) -> None:
     """Of equal elements, of NaN and of windows of −∞, too."""
     x = leaf("x", dtype["n", 2, "h", "w"])
@@ -63,7 +56,7 @@ def test_indices_along_other_axes(rank: int) -> None:
     )
 
 
-@pytest.mark.parametrize("options", WINDOWS)
+@pytest.mark.parametrize("options", MAXIMA)
 def test_integers_have_places(options: dict[str, Any]) -> None:
     low = -(2**63)
     x = leaf("x", i64["n", 2, "h", "w"])
