@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nncompile import ops
-from nncompile.diagnostics.errors import CompileError, ModelError
+from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.types import DTYPES, DType, f32, f64, i64
 from tests.array_checks import Everywhere, check_numpy, integers
 from tests.gradient_checks import check_gradient
@@ -189,9 +189,3 @@ X = leaf("x", f32["n", 4])
 def test_mistakes(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(CompileError, match=message):
         call()
-
-
-def test_options_of_torch_are_answered() -> None:
-    with pytest.raises(ModelError, match="axis=") as error:
-        ops.roll(X, 1, dims=0)  # type: ignore[call-arg]
-    assert "'axis' here" in str(error.value)

@@ -37,37 +37,17 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
         IMAGES,
         "mean 'same'",
     ),
-    "filters": (
-        lambda x: x >> dsl.Conv2d(filters=8, kernel_size=3),
-        IMAGES,
-        "called 'out_channels' here",
-    ),
-    "pool_size": (lambda x: x >> dsl.MaxPool2d(pool_size=2), IMAGES, "called 'kernel_size' here"),
-    "in_channels": (
-        lambda x: x >> dsl.Conv2d(in_channels=3, out_channels=8, kernel_size=3),
-        IMAGES,
-        "'in_channels'(.|\n)*follows from x(.|\n)*leave it out",
-    ),
     "in, out": (
         lambda x: x >> dsl.Dense(784, 128),
         FLAT,
         r"Dense\(128\) alone is enough: the width of x",
     ),
-    "units": (lambda x: x >> dsl.Dense(units=128), FLAT, "called 'out_features' here"),
-    "use_bias": (lambda x: x >> dsl.Dense(8, use_bias=False), FLAT, "called 'bias' here: bias="),
-    "rate": (lambda x: x >> dsl.Dropout(rate=0.5), FLAT, "called 'p' here"),
     "input and hidden": (
         lambda x: x >> dsl.LSTM(6, 32),
         ROWS,
         r"LSTM\(32\) alone is enough: the width of x",
     ),
     "input, hidden, layers": (lambda x: x >> dsl.GRU(6, 32, 2), ROWS, r"GRU\(32\) alone"),
-    "units of a layer of several": (
-        lambda x: x >> dsl.LSTM(units=8),
-        ROWS,
-        "called 'hidden_size' here",
-    ),
-    "batch_first": (lambda x: x >> dsl.LSTM(8, batch_first=True), ROWS, r"\[batch, time, …\]"),
     "normalized_shape": (
         lambda x: x >> dsl.LayerNorm(64),
         ROWS,
@@ -130,33 +110,6 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
         ROWS,
         "number of heads comes first",
     ),
-    "key_dim": (
-        lambda x: x >> dsl.MultiHeadAttention(2, key_dim=3),
-        ROWS,
-        "called 'head_dim' here",
-    ),
-    "nhead": (
-        lambda x: x >> dsl.TransformerEncoderLayer(nhead=2),
-        ROWS,
-        "called 'num_heads' here",
-    ),
-    "d_model": (lambda x: x >> dsl.TransformerEncoder(d_model=6, nhead=2), ROWS, "follows from x"),
-    "output_dim": (
-        lambda x: x.argmax(-1) >> dsl.Embedding(9, output_dim=2),
-        FLAT,
-        "called 'embedding_dim' here",
-    ),
-    "input_dim": (
-        lambda x: x.argmax(-1) >> dsl.Embedding(input_dim=9, embedding_dim=2),
-        FLAT,
-        "called 'num_embeddings' here",
-    ),
-    "groups": (lambda x: x >> dsl.GroupNorm(groups=3), IMAGES, "called 'num_groups' here"),
-    "depth": (lambda x: dsl.one_hot(x.argmax(-1), depth=3), FLAT, "called 'num_classes' here"),
-    "dim": (lambda x: x.sum(dim=1), FLAT, r"sum: (.|\n)*called 'axis' here: axis="),
-    "keepdim": (lambda x: dsl.mean(x, 1, keepdim=True), FLAT, "called 'keepdims' here"),
-    "dim of a softmax": (lambda x: dsl.softmax(x, dim=-1), FLAT, "softmax: (.|\n)*'axis' here"),
-    "dim of joining": (lambda x: dsl.concatenate([x, x], dim=1), FLAT, "called 'axis' here"),
 }
 
 

@@ -27,12 +27,11 @@ from nncompile.diagnostics.errors import (
     UnknownNameError,
 )
 from nncompile.diagnostics.hints import EXPLANATIONS, FOREIGN_NAMES, SuggestsNames, suggests_names
+from nncompile.elementwise.formula import Formula
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
-from nncompile.ops import array_functions as arrays
-from nncompile.ops import image_functions as images
 from nncompile.ops.shape.joining import Split
-from nncompile.optim import adam, adamw
+from nncompile.optim import adam
 from nncompile.program.model import Model
 from nncompile.program.recipe import minimize
 from nncompile.train import Trainer
@@ -44,36 +43,12 @@ RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
         lambda m: adam(learning_rate=1e-3),
         r"adam: (.|\n)*'learning_rate'(.|\n)*called 'lr' here",
     ),
-    "learning_rate of one cycle": (
-        lambda m: dsl.one_cycle(learning_rate=0.1, total_steps=9),
-        "called 'max_lr' here",
-    ),
-    "beta_1": (lambda m: adamw(1e-3, beta_1=0.9), r"betas=\(0\.9, 0\.999\)"),
-    "epsilon": (lambda m: adam(1e-3, epsilon=1e-6), "called 'eps' here"),
-    "rho": (lambda m: dsl.rmsprop(rho=0.9), "called 'alpha' here"),
-    "maximize": (lambda m: dsl.sgd(0.1, maximize=True), r"maximize\(\"reward\", optimizer="),
-    "max_iter": (lambda m: dsl.lbfgs(max_iter=20), r"one step is one iteration"),
-    "lr of a training": (lambda m: training(m, lr=0.1), r"optimizer=adam\(1e-3\)"),
-    "loss": (lambda m: training(m, loss="loss"), "called 'minimize' here"),
-    "metrics": (lambda m: training(m, metrics=["acc"]), "metrics are outputs of the model"),
-    "num_epochs": (lambda m: training(m, num_epochs=3), "called 'epochs' here"),
-    "max_grad_norm": (lambda m: minimize("loss", max_grad_norm=1.0), "called 'clip_norm' here"),
-    "clip_grad_norm": (lambda m: training(m, clip_grad_norm=1.0), "called 'clip_norm' here"),
-    "clip_grad_norm_": (lambda m: training(m, clip_grad_norm_=1.0), "called 'clip_norm' here"),
-    "clip_grad_value": (lambda m: minimize("loss", clip_grad_value=1), "called 'clip_value' here"),
-    "gradient_clip_val": (lambda m: minimize(gradient_clip_val=1), "called 'clip_norm' here"),
-    "clipnorm": (lambda m: training(m, clipnorm=1.0), "called 'clip_each_norm' here"),
-    "global_clipnorm": (lambda m: training(m, global_clipnorm=1.0), "called 'clip_norm' here"),
-    "causal": (lambda m: dsl.TransformerEncoder(2, causal=True), "called 'is_causal' here"),
-    "T_max": (lambda m: dsl.cosine(0.1, T_max=100), "called 'steps' here"),
     "steps by place": (lambda m: dsl.cosine(0.1, 100), r"by name: cosine\(0\.1, steps=100\)"),
     "steps of warmup": (lambda m: dsl.warmup(0.1, 10), r"by name: warmup\(0\.1, steps=10\)"),
     "one cycle": (
         lambda m: dsl.one_cycle(0.1, 100),
         r"by name: one_cycle\(0\.1, total_steps=100\)",
     ),
-    "decay_steps": (lambda m: dsl.exponential(0.1, 0.9, decay_steps=10), "called 'step_size' here"),
-    "decay_rate": (lambda m: dsl.exponential(0.1, decay_rate=0.9), "called 'gamma' here"),
     "a model": (lambda m: Trainer(m), r"needs a recipe, got model(.|\n)*training\(model"),
     "misspelt": (lambda m: training(m, optimiser=adam()), "did you mean 'optimizer'"),
     "too many": (lambda m: minimize("loss", "*", adam(), *range(9)), r"too many(.|\n)*options are"),
@@ -95,46 +70,38 @@ def test_options_of_formulas_are_told() -> None:
         dsl.elu(x, alfa=0.1)
 
 
-# What the compiler itself is written with is called too often to look at each call.
-INNER = {
-    *("broadcast_to", "cast", "const", "dot", "einsum", "expand_dims", "full", "iota", "matmul"),
-    *("moveaxis", "ones_like", "outer", "ravel", "reshape", "squeeze", "stack", "swapaxes"),
-    *("tensordot", "tile", "transpose", "zeros_like"),
-}
-FUNCTIONS = [
-    *sorted(set(arrays.__all__) - INNER),
-    *images.__all__,
-    *dsl.losses.__all__,
-    "average_pool",
-    "conv",
-    "resize",
-]
+def _is_called(thing: Any) -> bool:
+    """Whether users call it; formulas look at what they are applied to first."""
+    if isinstance(thing, type):
+        return issubclass(thing, dsl.Layer | dsl.Optimizer)
+    return hasattr(thing, "__wrapped__") and not isinstance(thing, Formula)
 
 
-@for_each("name", FUNCTIONS)
-def test_functions_tell_their_options(name: str) -> None:
-    with pytest.raises(ModelError, match=r"argument 'other'(.|\n)*hint: "):
-        getattr(dsl, name)(other=1)
+THINGS = [thing for name in dsl.__all__ if _is_called(thing := getattr(dsl, name))]
+OPTIONS = {thing: inspect.signature(thing).parameters for thing in THINGS}
 
 
-OTHERS: dict[str, tuple[Callable[[Value], Any], str]] = {
-    "interpolation": (lambda x: dsl.quantile(x, 0.5, interpolation="lower"), "'method' here"),
-    "right": (lambda x: dsl.searchsorted(x, 0.5, right=True), "side='right'"),
-    "upper": (lambda x: dsl.solve_triangular(x, x, upper=False), "lower=True"),
-    "unitriangular": (
-        lambda x: dsl.solve_triangular(x, x, unitriangular=True),
-        "called 'unit_diagonal' here",
-    ),
-    "nonlinearity": (lambda x: dsl.RNNCell(3, nonlinearity="relu"), "called 'activation' here"),
-    "in1_features": (lambda x: dsl.Bilinear(in1_features=3), "follows from x"),
-}
+@pytest.mark.parametrize("foreign", sorted(FOREIGN_NAMES.keys() - {"alpha"}))  # of formulas alone
+def test_options_of_others_are_told(foreign: str) -> None:
+    """By each function, layer and optimizer that has the option by our name."""
+    told = set()
+    for thing, names in OPTIONS.items():
+        here = next((name for name in FOREIGN_NAMES[foreign] if name in names), None)
+        if here is not None and foreign not in names:
+            told.add(here)
+            with pytest.raises(
+                ModelError, match=rf"{foreign!r}(.|\n)*called {here!r} here: {here}="
+            ):
+                thing(**{foreign: 1})
+    assert told == {*FOREIGN_NAMES[foreign]}
 
 
-@pytest.mark.parametrize("option", OTHERS)
-def test_options_of_functions_are_told(option: str) -> None:
-    written, words = OTHERS[option]
-    with pytest.raises(ModelError, match=words):
-        written(Input("x", f32["n"])())
+@pytest.mark.parametrize("foreign", EXPLANATIONS)
+def test_options_that_nothing_has_are_explained(foreign: str) -> None:
+    for thing in (dsl.Dense, dsl.training, dsl.searchsorted):
+        with pytest.raises(ModelError) as raised:
+            thing(**{foreign: 1})
+        assert raised.value.hint == EXPLANATIONS[foreign]
 
 
 FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] = {
@@ -281,26 +248,6 @@ TORCH_LAYERS = (
     *("PReLU", "RMSNorm", "RNNCell", "LSTMCell", "GRUCell", "Upsample", "TransformerEncoder"),
     *("TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"),
 )
-
-
-OF_DSL = [
-    name
-    for name, function in ((name, getattr(dsl, name)) for name in dsl.__all__)
-    if inspect.isfunction(function) and function.__module__.startswith("dsl.") and name != "model"
-]
-CALLBACKS = ["CSVLog", "EarlyStopping", "JSONLog", "LearningCurve", "ModelCheckpoint", "Monitor"]
-
-
-@pytest.mark.parametrize(
-    "function",
-    [getattr(dsl, name) for name in OF_DSL]
-    + [getattr(nncompile.train, name) for name in (*CALLBACKS, "Probe", "TensorBoardLog")],
-    ids=lambda function: function.__name__,
-)
-def test_every_function_and_callback_names_its_options(function: Any) -> None:
-    words = f"{function.__name__}(: got an unexpected keyword| .*takes no options)(.|\n)*hint:"
-    with pytest.raises(ModelError, match=words):
-        function(no_such_option=1)
 
 
 def test_options_that_were_renamed_are_told() -> None:
