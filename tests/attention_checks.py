@@ -14,7 +14,7 @@ from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.passes import optimize
 from tests.backends import graph_of, session
 from tests.leaves import leaf
@@ -83,6 +83,75 @@ def in_numpy(values: Mapping[str, Value], feeds: Mapping[str, Array]) -> Feeds:
 def in_single(feeds: Mapping[str, Array]) -> Feeds:
     """The feeds with float32 in place of float64."""
     return {n: x.astype(np.float32) if x.dtype == np.float64 else x for n, x in feeds.items()}
+
+
+class Differentiated:
+    """A layer of real inputs of those shapes, and of masks, with the gradients at all inputs and
+    parameters: in double precision, and in single precision from one file for all sizes."""
+
+    def __init__(
+        self,
+        layer: Callable[..., Value],
+        inputs: Mapping[str, tuple[Any, ...]],
+        masks: Mapping[str, Type] | None = None,
+    ):
+        made = {}
+        for dtype in (f32, f64):
+            types = {n: dtype[shape] for n, shape in inputs.items()} | dict(masks or {})
+            y, self.parameters = built(layer, **types)
+            at = [leaf(n, types[n]) for n in inputs] + list(self.parameters.values())
+            made[dtype] = gradients(y, at)
+        self.inputs = list(inputs)
+        self.double, self.single = made[f64], session_of(made[f32])
+
+    def assert_gives(
+        self, feeds: Feeds, expected: Mapping[str, Any], single: Mapping[str, float] = SINGLE
+    ) -> None:
+        assert_all_close(in_numpy(self.double, feeds), expected, **DOUBLE)
+        assert_all_close(self.single(in_single(feeds)), expected, **single)
+
+    def assert_is(self, theirs: Callable[..., Any], **feeds: Array) -> None:
+        """With drawn weights, the function of torch's tensors by the names of inputs, masks and
+        parameters."""
+        rng = np.random.default_rng(0)
+        weights = {n: rng.normal(0, 0.4, p.shape) for n, p in self.parameters.items()}
+        at = {n: x for n, x in feeds.items() if n in self.inputs} | weights
+        self.assert_gives(feeds | weights, torch_gradients(theirs, at, list(at)))
+
+
+def assert_is_torchs(
+    layer: Differentiated,
+    function: Callable[..., Any],
+    weights: Callable[[bool], Feeds],
+    shapes: Sequence[Feeds],
+    single: Mapping[str, float] = SINGLE,
+) -> None:
+    """The layer with the weights of a module of torch's is that function of the module, and the
+    gradients at the weights are its own, at all shapes."""
+    import torch
+
+    for feeds in shapes:
+        named = {n: x for n, x in feeds.items() if n in layer.inputs}
+        masks = {n: torch.tensor(x) for n, x in feeds.items() if n not in named}
+        expected = torch_gradients(lambda **x: function(**x, **masks), named, list(named))  # noqa: B023
+        torch_probe(function(**{n: torch.tensor(x) for n, x in named.items()}, **masks)).backward()
+        expected |= {f"d1.{path}": x for path, x in weights(True).items()}
+        layer.assert_gives(feeds | weights(False), expected, single)
+
+
+def heads_of(theirs: Any, path: str, gradient: bool = False) -> Feeds:
+    """The weights of torch's attention (or their gradients) by our names under the path; its
+    matrices are transposed, and mostly those of all three projections are one."""
+    apart = {"q_proj_weight": "query", "k_proj_weight": "key", "v_proj_weight": "value"}
+    found: Feeds = {}
+    for name, p in theirs.named_parameters():
+        x = (p.grad if gradient else p).detach().numpy().T
+        part = "bias" if name.endswith("bias") else "weight"
+        packed = name.startswith("in_proj")
+        kinds = ("query", "key", "value") if packed else (apart.get(name, "output"),)
+        for kind, y in zip(kinds, np.split(x, len(kinds), -1), strict=True):
+            found[f"{path}.{kind}.{part}"] = y.copy()
+    return found
 
 
 def assert_all_close(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,14 @@ import pytest
 from dsl import MultiHeadAttention, boolean, f32, f64, i64
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.ir.op import Value
-from nncompile.ir.types import DType
 from tests.attention_checks import (
-    DOUBLE,
-    SINGLE,
+    Differentiated,
     Feeds,
-    assert_all_close,
+    assert_is_torchs,
     built,
-    gradients,
+    heads_of,
     in_numpy,
-    in_single,
-    session_of,
-    torch_gradients,
-    torch_probe,
 )
-from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
@@ -41,47 +35,22 @@ def their_heads(width: int, heads: int, **options: Any) -> Any:
     return theirs
 
 
-def our_weights(theirs: Any) -> Feeds:
-    """torch's packed weights by our names."""
-    if theirs.in_proj_weight is not None:
-        projections = theirs.in_proj_weight.detach().chunk(3)
-    else:
-        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        projections = [getattr(theirs, name).detach() for name in names]
-    biases = theirs.in_proj_bias.detach().chunk(3)
-    found = {"output": (theirs.out_proj.weight.detach(), theirs.out_proj.bias.detach())}
-    found |= dict(zip(("query", "key", "value"), zip(projections, biases, strict=True)))  # noqa: B905
-    return {
-        f"attention.{name}.{part}": x.numpy().T.copy()
-        for name, pair in found.items()
-        for part, x in zip(("weight", "bias"), pair, strict=True)
-    }
-
-
 WIDTHS = {"self": 4, "cross": 6}
 OPTIONS = ("plain", "causal", "mask", "key_mask", "masks")
 
 
-def our_heads(kind: str, option: str, dtype: DType) -> dict[str, Value]:
-    """Our layer with all gradients, of x to itself or to a memory of other features."""
-    layer = MultiHeadAttention(2, is_causal=option == "causal", name="attention")
-    types = {"x": dtype["b", "t", 4]}
+def our_heads(kind: str, option: str) -> Differentiated:
+    """Our layer, of x to itself or to a memory of other features."""
+    inputs, s = {"x": ("b", "t", 4)}, "t"
     if kind == "cross":
-        types["memory"] = dtype["b", "s", 6]
-    s = "s" if kind == "cross" else "t"
+        inputs["memory"], s = ("b", "s", 6), "s"
+    masks = {}
     if option in ("mask", "masks"):
-        types["mask"] = boolean["t", s]
+        masks["mask"] = boolean["t", s]
     if option in ("key_mask", "masks"):
-        types["key_mask"] = boolean["b", s]
-
-    def function(x: Value, memory: Value | None = None, **masks: Value) -> Value:
-        return layer(x, memory, **masks)
-
-    y, parameters = built(function, **types)
-    inputs = {"x": leaf("x", types["x"])} | {
-        n: leaf(n, t) for n, t in types.items() if n == "memory"
-    }
-    return gradients(y, [*inputs.values(), *parameters.values()])
+        masks["key_mask"] = boolean["b", s]
+    layer = MultiHeadAttention(2, is_causal=option == "causal", name="attention")
+    return Differentiated(lambda x, memory=None, **m: layer(x, memory, **m), inputs, masks)
 
 
 def heads_data(kind: str, option: str, b: int, t: int, s: int) -> Feeds:
@@ -102,32 +71,19 @@ def heads_data(kind: str, option: str, b: int, t: int, s: int) -> Feeds:
 def test_heads_are_torchs_with_its_weights(kind: str, option: str) -> None:
     """Forward and all gradients, torch's masks being ours negated; one file at two sizes."""
     theirs = their_heads(4, 2, kdim=WIDTHS[kind], vdim=WIDTHS[kind])
-    weights = our_weights(theirs)
-    session = session_of(our_heads(kind, option, f32))
-    for b, t, s in ((2, 5, 3), (1, 2, 7)):
-        feeds = heads_data(kind, option, b, t, s)
-        named = {n: x for n, x in feeds.items() if n in ("x", "memory")}
 
-        def function(x: Any, memory: Any = None, feeds: Feeds = feeds, t: int = t) -> Any:
-            memory = x if memory is None else memory
-            hidden = torch.tensor(~feeds["mask"]) if "mask" in feeds else None
-            if option == "causal":
-                hidden = ~torch.ones(t, memory.shape[1], dtype=torch.bool).tril()
-            padding = torch.tensor(~feeds["key_mask"]) if "key_mask" in feeds else None
-            y, _ = theirs(x, memory, memory, padding, attn_mask=hidden, need_weights=False)
-            return y
-
-        expected = torch_gradients(function, named, list(named))
+    def function(x: Any, memory: Any = None, mask: Any = None, key_mask: Any = None) -> Any:
         theirs.zero_grad()
-        torch_probe(function(**{n: torch.tensor(x) for n, x in named.items()})).backward()
-        for parameter in theirs.parameters():
-            parameter.data, parameter.grad = parameter.grad, parameter.data
-        expected |= {f"d1.{path}": x for path, x in our_weights(theirs).items()}
-        for parameter in theirs.parameters():
-            parameter.data, parameter.grad = parameter.grad, parameter.data
-        found = in_numpy(our_heads(kind, option, f64), feeds | weights)
-        assert_all_close(found, expected, **DOUBLE)
-        assert_all_close(session(in_single(feeds | weights)), expected, **SINGLE)
+        memory = x if memory is None else memory
+        hidden = None if mask is None else ~mask
+        if option == "causal":
+            hidden = ~torch.ones(x.shape[1], memory.shape[1], dtype=torch.bool).tril()
+        padding = None if key_mask is None else ~key_mask
+        return theirs(x, memory, memory, padding, attn_mask=hidden, need_weights=False)[0]
+
+    shapes = [heads_data(kind, option, *sizes) for sizes in ((2, 5, 3), (1, 2, 7))]
+    weights = partial(heads_of, theirs, "attention")
+    assert_is_torchs(our_heads(kind, option), function, weights, shapes)
 
 
 @pytest.mark.parametrize("shape", ["t, s", "b, t, s", "b, heads, t, s"])
@@ -154,19 +110,13 @@ def test_a_mask_of_each_rank(shape: str) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_grouped_heads_are_torchs(is_causal: bool, masked: bool) -> None:
     """Four heads, each two of which share keys and values."""
-
-    def function(x: Value, key_mask: Value | None = None) -> Value:
-        layer = MultiHeadAttention(4, num_key_value_heads=2, is_causal=is_causal, name="a")
-        return layer(x, key_mask=key_mask)
-
-    masks = {"key_mask": boolean["b", "t"]} if masked else {}
-    y, parameters = built(function, x=f64["b", "t", 8], **masks)
-    rng = np.random.default_rng(0)
-    feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
-    feeds["x"] = rng.normal(size=(2, 5, 8))
+    masks, feeds = {}, {"x": np.random.default_rng(1).normal(size=(2, 5, 8))}
     if masked:
+        masks["key_mask"] = boolean["b", "t"]
         feeds["key_mask"] = np.arange(5) >= np.array([[0], [2]])  # padding comes first
-    assert parameters["a.key.weight"].shape == (8, 4)
+    layer = MultiHeadAttention(4, num_key_value_heads=2, is_causal=is_causal, name="a")
+    ours = Differentiated(lambda x, **m: layer(x, **m), {"x": ("b", "t", 8)}, masks)
+    assert ours.parameters["a.key.weight"].shape == (8, 4)
 
     def theirs(x: Any, **p: Any) -> Any:
         def headed(name: str, heads: int) -> Any:
@@ -183,13 +133,7 @@ def test_grouped_heads_are_torchs(is_causal: bool, masked: bool) -> None:
         z = z.transpose(1, 2).reshape(2, 5, 8)
         return z @ p["a.output.weight"] + p["a.output.bias"]
 
-    at = [leaf("x", f64["b", "t", 8]), *parameters.values()]
-    expected = torch_gradients(
-        theirs,
-        {n: x for n, x in feeds.items() if n != "key_mask"},
-        [x.op.name for x in at],  # type: ignore[attr-defined]
-    )
-    assert_all_close(in_numpy(gradients(y, at), feeds), expected, **DOUBLE)
+    ours.assert_is(theirs, **feeds)
 
 
 @pytest.mark.parametrize("base", [None, 100.0])

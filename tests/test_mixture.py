@@ -10,16 +10,7 @@ import pytest
 from dsl import MixtureOfExperts, adam, f32, f64, i64, mean_squared_error, model, relu, training
 from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.train import Trainer
-from tests.attention_checks import (
-    assert_all_close,
-    built,
-    gradients,
-    in_numpy,
-    in_single,
-    session_of,
-    torch_gradients,
-)
-from tests.leaves import leaf
+from tests.attention_checks import Differentiated, built, in_numpy
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
@@ -49,19 +40,9 @@ def theirs(top_k: int) -> Any:
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_values_and_gradients_are_those_of_the_definition(top_k: int) -> None:
     layer = MixtureOfExperts(4, top_k=top_k, hidden_size=5, activation=relu, name="m")
-    made = {}
-    for dtype in (f32, f64):
-        y, parameters = built(layer, x=dtype["b", "t", 3])
-        made[dtype] = gradients(y, [leaf("x", dtype["b", "t", 3]), *parameters.values()])
-    session = session_of(made[f32])
+    ours = Differentiated(layer, {"x": ("b", "t", 3)})
     for b, t in ((2, 3), (1, 7)):
-        rng = np.random.default_rng(t)
-        feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
-        feeds["x"] = rng.normal(size=(b, t, 3))
-        names = ["x", *parameters]
-        expected = torch_gradients(theirs(top_k), feeds, names)
-        assert_all_close(in_numpy(made[f64], feeds), expected, 1e-9, 1e-11)
-        assert_all_close(session(in_single(feeds)), expected, 2e-5, 4e-6)
+        ours.assert_is(theirs(top_k), x=np.random.default_rng(t).normal(size=(b, t, 3)))
 
 
 def test_balance_is_one_where_experts_are_used_alike() -> None:
@@ -79,11 +60,8 @@ def test_balance_is_one_where_experts_are_used_alike() -> None:
         used = functional.one_hot(scores.argmax(-1), 4).double().mean(0)
         return 4 * (used * scores.softmax(-1).mean(0)).sum()
 
-    rng = np.random.default_rng(0)
-    feeds = {"x": rng.normal(size=(6, 4)), "m.router": rng.normal(size=(4, 4))}
-    at = [leaf("x", f64["b", 4]), *parameters.values()]
-    expected = torch_gradients(function, feeds, ["x", "m.router"])
-    assert_all_close(in_numpy(gradients(loss, at), feeds), expected, 1e-9, 1e-11)
+    ours = Differentiated(layer.balance, {"x": ("b", 4)})
+    ours.assert_is(function, x=np.random.default_rng(1).normal(size=(6, 4)))
 
 
 def test_experts_share_out_the_work() -> None:

@@ -3,7 +3,7 @@ learns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,13 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.program.model import Model
 from nncompile.train import Trainer
 from tests.attention_checks import (
-    DOUBLE,
+    Differentiated,
     Feeds,
-    assert_all_close,
+    assert_is_torchs,
     built,
-    gradients,
+    heads_of,
     in_numpy,
-    in_single,
-    session_of,
-    torch_gradients,
-    torch_probe,
 )
-from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
@@ -68,20 +63,17 @@ NAMES = {
 def weights_of(theirs: Any, path: str, gradient: bool = False) -> Feeds:
     """torch's weights (or their gradients) by our names; its matrices are transposed."""
     is_decoder = hasattr(theirs, "multihead_attn")
-    names = NAMES | ({"norm2": "cross_norm", "norm3": "feed_norm"} if is_decoder else {})
-    names = {"norm2": "feed_norm"} | names
+    norms = {"norm2": "cross_norm", "norm3": "feed_norm"} if is_decoder else {"norm2": "feed_norm"}
     found: Feeds = {}
-    for name, p in theirs.named_parameters():
-        x = (p.grad if gradient else p).detach().numpy()
-        layer, _, part = name.rpartition(".")
-        first, _, inner = layer.partition(".")
-        ours = f"{path}.{names[first]}"
-        if part.startswith("in_proj"):
-            for kind, y in zip(("query", "key", "value"), np.split(x, 3), strict=True):
-                found[f"{ours}.{kind}.{part[8:]}"] = y.T.copy()
+    for name, part in theirs.named_children():
+        ours = f"{path}.{(NAMES | norms).get(name)}"
+        if isinstance(part, torch.nn.MultiheadAttention):
+            found |= heads_of(part, ours, gradient)
         else:
-            ours += ".output" if inner == "out_proj" else ""
-            found[f"{ours}.{part}"] = x.T.copy()
+            found |= {
+                f"{ours}.{n}": (p.grad if gradient else p).detach().numpy().T.copy()
+                for n, p in part.named_parameters()
+            }
     return found
 
 
@@ -90,33 +82,6 @@ def randomized(module: Any) -> Any:
     for p in module.parameters():
         torch.nn.init.normal_(p, std=0.4)
     return module
-
-
-def agree(
-    layer: Any,
-    function: Callable[..., Any],
-    weights: Callable[[bool], Feeds],
-    inputs: dict[str, Any],
-    masks: dict[str, Any],
-    shapes: list[dict[str, Any]],
-) -> None:
-    """Values and all gradients in double precision, and in one onnxruntime file at all shapes."""
-    made = {}
-    for dtype in (f32, f64):
-        types = {n: dtype[shape] for n, shape in inputs.items()} | masks
-        y, parameters = built(layer, **types)
-        at = [leaf(n, types[n]) for n in inputs] + list(parameters.values())
-        made[dtype] = gradients(y, at)
-    session = session_of(made[f32])
-    for feeds in shapes:
-        named = {n: feeds[n] for n in inputs}
-        given = {n: torch.tensor(feeds[n]) for n in masks}
-        expected = torch_gradients(lambda **x: function(**x, **given), named, list(named))  # noqa: B023
-        torch_probe(function(**{n: torch.tensor(x) for n, x in named.items()}, **given)).backward()
-        expected |= {f"d1.{path}": x for path, x in weights(True).items()}
-        whole = feeds | weights(False)
-        assert_all_close(in_numpy(made[f64], whole), expected, **DOUBLE)
-        assert_all_close(session(in_single(whole)), expected, **SINGLE)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -140,14 +105,8 @@ def test_the_encoder_layer_is_torchs(norm_first: bool, activation: str) -> None:
         {"x": rng.normal(size=(b, t, 4)), "key_mask": np.arange(t) < rng.integers(1, t + 1, (b, 1))}
         for b, t in ((2, 5), (3, 2))
     ]
-    agree(
-        lambda x, key_mask: layer(x, key_mask=key_mask),
-        function,
-        lambda gradient: weights_of(theirs, "l", gradient),
-        {"x": ("b", "t", 4)},
-        {"key_mask": boolean["b", "t"]},
-        shapes,
-    )
+    ours = Differentiated(layer, {"x": ("b", "t", 4)}, {"key_mask": boolean["b", "t"]})
+    assert_is_torchs(ours, function, partial(weights_of, theirs, "l"), shapes, SINGLE)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -173,14 +132,12 @@ def test_the_decoder_layer_is_torchs(norm_first: bool) -> None:
         }
         for b, t, s in ((2, 5, 3), (1, 2, 6))
     ]
-    agree(
+    ours = Differentiated(
         lambda x, memory, there: layer(x, memory, memory_key_mask=there),
-        function,
-        lambda gradient: weights_of(theirs, "l", gradient),
         {"x": ("b", "t", 4), "memory": ("b", "s", 4)},
         {"there": boolean["b", "s"]},
-        shapes,
     )
+    assert_is_torchs(ours, function, partial(weights_of, theirs, "l"), shapes, SINGLE)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -217,8 +174,8 @@ def test_a_causal_layer_does_not_see_what_comes() -> None:
 
 @pytest.mark.parametrize("activation", [sigmoid, silu, gelu], ids=["GLU", "SwiGLU", "GEGLU"])
 def test_gated_feedforward_layers(activation: Any) -> None:
-    y, parameters = built(FeedForward(5, activation, gated=True, name="f"), x=f64["b", 3])
-    assert [v.shape for v in parameters.values()] == [(3, 5), (5,)] * 2 + [(5, 3), (3,)]
+    layer = Differentiated(FeedForward(5, activation, gated=True, name="f"), {"x": ("b", 3)})
+    assert [v.shape for v in layer.parameters.values()] == [(3, 5), (5,)] * 2 + [(5, 3), (3,)]
     theirs = {sigmoid: torch.sigmoid, silu: functional.silu, gelu: functional.gelu}[activation]
 
     def function(x: Any, **p: Any) -> Any:
@@ -227,12 +184,7 @@ def test_gated_feedforward_layers(activation: Any) -> None:
 
         return dense(theirs(dense(x, "hidden")) * dense(x, "gate"), "output")
 
-    rng = np.random.default_rng(0)
-    feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
-    feeds["x"] = rng.normal(size=(4, 3))
-    at = [leaf("x", f64["b", 3]), *parameters.values()]
-    expected = torch_gradients(function, feeds, [x.op.name for x in at])  # type: ignore[attr-defined]
-    assert_all_close(in_numpy(gradients(y, at), feeds), expected, **DOUBLE)
+    layer.assert_is(function, x=np.random.default_rng(1).normal(size=(4, 3)))
 
 
 def test_what_does_not_fit_says_which_layer() -> None:
