@@ -24,7 +24,6 @@ from nncompile.ops import (
     gemm,
     log_softmax,
     logsumexp,
-    mean,
     reshape,
     size_value,
     softmax,
@@ -196,14 +195,11 @@ def test_what_a_pass_makes(case: Case) -> None:
     assert made is expected, text(graph_of(made, expected))
 
 
+# Beside what the rules of a pass refuse, each by itself: see `test_rules`.
 GUARDED = [
     ("fold", lambda: exp(barrier(const(1.0)))),
     ("fold", lambda: expanded(const(1.0), 1000, 1000)),  # a constant that would grow
     ("fold", lambda: A / const(float("inf"))),
-    ("algebra", lambda: exp(A * B)),  # one formula would take as many operations
-    ("algebra", lambda: -barrier(-A)),
-    ("algebra", lambda: total(A * B)),  # neither factor is a scalar
-    ("algebra", lambda: total(total(A, 1, keepdims=True), 0)),
     ("stabilise", lambda: exp(A) / total(exp(A), 1)[0]),
     ("stabilise", lambda: exp(A) / total(exp(B), 1, True)),
     ("stabilise", lambda: exp(A) / total(exp(A), (0, 1), True)),
@@ -211,34 +207,9 @@ GUARDED = [
     ("stabilise", lambda: softmax(A - C, 1)),
     ("stabilise", lambda: A - logsumexp(B, 1, True)),
     ("stabilise", lambda: log(2 + A)),
-    ("casts", lambda: cast(cast(A, i32), f32)),
-    ("casts", lambda: cast(cast(leaf("wide", f64["n"]), f32), f64)),
-    ("reshapes", lambda: A * reshape(C, (3, 1, 1))),
-    ("common", lambda: total(A, 1, keepdims=True)),
-    ("common", lambda: softmax(A, 1)),
-    ("common", lambda: relu(A) * A),
-    ("scatters", lambda: total(ScatterAdd(1)(A, LABEL, G[:, :1]), 1)),
-    ("scatters", lambda: total(ScatterAdd(1)(zeros_like(A), LABEL, G[:, :1]), 0)),
-    ("scatters", lambda: exp(ScatterAdd(1)(zeros_like(A), LABEL, G[:, :1]))),
-    ("scatters", lambda: B * ScatterAdd(1)(zeros_like(A), LABEL, G[:, :1])),
-    ("dead", lambda: concatenate([A, G], 1)),
-    ("transposes", lambda: transpose(A)),
-    ("transposes", lambda: transpose(A) * leaf("d", f32[3, "n"])),
-    ("transposes", lambda: leaf("t", f32[5, 3, "n"]) @ transpose(leaf("u", f32[2, "n"]))),
     ("hoist", lambda: A * S),
     ("hoist", lambda: S * 2 / leaf("r", f32[()])),
-    ("gemm", lambda: leaf("t", f32[5, 4, 3]) @ W + C[:2]),
     ("gemm", lambda: leaf("k", i64["n", 3]) @ leaf("l", i64[3, 2]) + 1),
-    ("gemm", lambda: (A @ W + C[:2]) * total(A @ W)),
-    ("gemm", lambda: A @ W + leaf("t", f32[5, 1, 2])),
-    ("update", lambda: C[:2] * (A @ W)),
-    ("update", lambda: exp(A @ W)),
-    ("update", lambda: C + total(A, 0)),  # no factor
-    ("update", lambda: C - B[0] * total(A, 0)),  # one with axes
-    ("update", lambda: C - 0.1 * total(A, 0) + mean(total(A, 0))),
-    ("update", lambda: (A @ W) ** 2 + G),
-    ("update", lambda: gemm(A, W, C[:2]) + G),
-    ("update", lambda: W - 0.1 * gemm(A, G, transpose_a=True) + mean(gemm(A, G, transpose_a=True))),
 ]
 
 
