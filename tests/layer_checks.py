@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsl import f32, model
+from dsl import f32, model, parameter
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
@@ -40,3 +40,14 @@ def model_of(function: Callable[..., Any], **types: Type) -> Model:
 def built(layer: Any, type_: Type = f32["batch", 4, 8, 8]) -> Model:
     """A model of this layer."""
     return model_of(layer, x=type_)
+
+
+def first_value(
+    init: Any, shape: tuple[int, ...], seed: int = 0, dtype: Any = f32, **options: Any
+) -> Any:
+    """The first value of a parameter of that shape."""
+
+    def scaled(x: Value) -> Value:
+        return x * parameter("weight", shape, init, dtype, **options).sum().astype(f32)
+
+    return initial_values(model_of(scaled, x=f32[()]), seed)["weight"]

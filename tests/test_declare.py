@@ -23,10 +23,10 @@ from dsl import (
     update,
 )
 from nncompile.diagnostics.errors import ModelError, ShapeError
-from nncompile.ir.types import Array
 from nncompile.program.initialization import initial_values
 from nncompile.program.model_file import load
 from nncompile.train import Trainer
+from tests.layer_checks import first_value
 
 GUIDE = '''
 """A digit classifier: its activation, its block, its loss, its training."""
@@ -93,14 +93,6 @@ def test_states_follow_the_training() -> None:
 # Initial values
 
 
-def first(init: Any, shape: tuple[int, ...], seed: int = 0, **options: Any) -> Array:
-    @model
-    def net(x=f32[1]):
-        return x.sum() + parameter("weight", shape, init, **options).sum()
-
-    return initial_values(net, seed)["weight"]
-
-
 @pytest.mark.parametrize(
     ("init", "variance"),
     [
@@ -117,24 +109,24 @@ def first(init: Any, shape: tuple[int, ...], seed: int = 0, **options: Any) -> A
     ],
 )
 def test_initializers_have_their_variance(init: Any, variance: float) -> None:
-    weight = first(init, (200, 300)).astype(np.float64)
+    weight = first_value(init, (200, 300)).astype(np.float64)
     assert abs(weight.mean()) < 4 * np.sqrt(variance / weight.size)
     np.testing.assert_allclose(weight.var(), variance, rtol=0.03)
 
 
 def test_fans_count_taps_and_can_be_given() -> None:
-    np.testing.assert_allclose(first(dsl.he_normal, (5, 5, 8, 400)).var(), 2 / 200, rtol=0.05)
-    given = first(dsl.he_normal, (400, 8, 5, 5), fans=(200, 10_000))
+    np.testing.assert_allclose(first_value(dsl.he_normal, (5, 5, 8, 400)).var(), 2 / 200, rtol=0.05)
+    given = first_value(dsl.he_normal, (400, 8, 5, 5), fans=(200, 10_000))
     np.testing.assert_allclose(given.var(), 2 / 200, rtol=0.05)
-    assert first(dsl.he_normal, ()).shape == ()
-    assert first(dsl.glorot_uniform, (0, 3)).shape == (0, 3)
+    assert first_value(dsl.he_normal, ()).shape == ()
+    assert first_value(dsl.glorot_uniform, (0, 3)).shape == (0, 3)
 
 
 def test_numbers_arrays_and_functions_are_initial_values() -> None:
-    np.testing.assert_array_equal(first(2, (3,)), [2, 2, 2])
-    np.testing.assert_array_equal(first(np.eye(2), (2, 2)), np.eye(2))
-    np.testing.assert_array_equal(first(dsl.constant(0.5), (2,)), [0.5, 0.5])
-    doubled = first(lambda type_, key, fans: 2 * dsl.ones(type_, key, fans), (2,))
+    np.testing.assert_array_equal(first_value(2, (3,)), [2, 2, 2])
+    np.testing.assert_array_equal(first_value(np.eye(2), (2, 2)), np.eye(2))
+    np.testing.assert_array_equal(first_value(dsl.constant(0.5), (2,)), [0.5, 0.5])
+    doubled = first_value(lambda type_, key, fans: 2 * dsl.ones(type_, key, fans), (2,))
     np.testing.assert_array_equal(doubled, [2, 2])
 
 
@@ -165,7 +157,7 @@ def test_weights_depend_on_the_seed_and_the_path_alone() -> None:
 )
 def test_initial_values_that_do_not_fit(init: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
-        first(init, (2, 3))
+        first_value(init, (2, 3))
 
 
 def test_parameters_whose_size_only_the_data_tell_are_refused() -> None:

@@ -32,23 +32,14 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.program.initialization import initial_values
-
-
-def first(init: Any, shape: Any, seed: int = 0, dtype: Any = f32) -> Any:
-    """The first value of a parameter of that shape."""
-
-    @model
-    def net(x=f32[()]):
-        return x * parameter("weight", shape, init, dtype).sum().astype(f32)
-
-    return initial_values(net, seed)["weight"]
+from tests.layer_checks import first_value
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (16, 48), (48, 16), (1, 7), (8, 3, 5, 5)])
 def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
     for gain in (1.0, 2.5):
         for dtype, near in ((f32, 2e-6), (f64, 1e-10)):
-            w = first(dsl.orthogonal(gain), shape, dtype=dtype).astype(np.float64)
+            w = first_value(dsl.orthogonal(gain), shape, dtype=dtype).astype(np.float64)
             flat = w.reshape(shape[0], -1) / gain
             gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
             np.testing.assert_allclose(gram, np.eye(len(gram)), atol=near)
@@ -57,18 +48,18 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
 @pytest.mark.slow
 def test_orthogonal_matrices_are_spread_evenly_and_seeded() -> None:
     """The first entries of even (Haar) orthogonal matrices have mean 0 and variance 1/n."""
-    drawn = np.array([first(dsl.orthogonal(), (6, 6), seed) for seed in range(60)])
+    drawn = np.array([first_value(dsl.orthogonal(), (6, 6), seed) for seed in range(60)])
     assert abs(drawn.mean()) < 4 * (1 / 6 / drawn.size) ** 0.5
     assert drawn[:, 0, 0].var() == pytest.approx(1 / 6, rel=0.4)
     signs = np.linalg.det(drawn.astype(np.float64)) > 0
     assert 15 < signs.sum() < 45
-    again = first(dsl.orthogonal(), (6, 6), 3)
+    again = first_value(dsl.orthogonal(), (6, 6), 3)
     np.testing.assert_array_equal(again, drawn[3])
     assert not np.allclose(drawn[3], drawn[4])
 
 
 def test_identity() -> None:
-    np.testing.assert_array_equal(first(dsl.identity_matrix(2.0), (2, 3)), 2 * np.eye(2, 3))
+    np.testing.assert_array_equal(first_value(dsl.identity_matrix(2.0), (2, 3)), 2 * np.eye(2, 3))
 
 
 def test_other_names() -> None:
@@ -80,9 +71,9 @@ def test_other_names() -> None:
 
 def test_axes_that_do_not_fit_are_told() -> None:
     with pytest.raises(ShapeError, match="at least two axes"):
-        first(dsl.orthogonal(), (3,))
+        first_value(dsl.orthogonal(), (3,))
     with pytest.raises(ShapeError, match="needs two axes"):
-        first(dsl.identity_matrix(), (3, 3, 3))
+        first_value(dsl.identity_matrix(), (3, 3, 3))
 
 
 def spread(init: Any, activation: Any, layers: int = 50) -> Any:
@@ -188,5 +179,5 @@ def test_figures_of_initializers_are_checked(make: Any, words: str) -> None:
 @pytest.mark.parametrize(("fan", "count"), [("in", 400), ("out", 25), ("average", 212.5)])
 def test_the_variance_is_that_of_the_fan(fan: Any, count: float) -> None:
     """Dense weights [400, 25]: 400 numbers enter into an output, and each goes on to 25."""
-    weight = first(VarianceScaling(2.0, fan, "normal"), (400, 25))
+    weight = first_value(VarianceScaling(2.0, fan, "normal"), (400, 25))
     np.testing.assert_allclose(weight.var(), 2 / count, rtol=0.06)  # four standard deviations

@@ -16,7 +16,6 @@ from nncompile.ir.types import Array, f32
 from nncompile.ops.core.long_sums import ACROSS, DOWN, ROW
 from tests.long_sum_checks import DATA, alike, bound_of, everywhere, near, thousand
 
-SYMBOLIC = ("n", "m", "k")
 COUNTS = (0, 1, 100, 1000, 5000, 300_007)
 
 

@@ -14,15 +14,12 @@ from dsl import (
     Dense,
     Embedding,
     LoRA,
-    MultiHeadAttention,
     TransformerEncoder,
     adam,
     f32,
     i64,
     lora,
-    mean_squared_error,
     model,
-    relu,
     training,
 )
 from nncompile.autodiff.grad import grad
@@ -30,30 +27,10 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv
 from nncompile.program.initialization import initial_values
-from nncompile.program.model import Model
 from nncompile.train import Trainer
+from tests.low_rank import data, network
 
-
-def network(adapt: Any = None) -> Model:
-    """A small network, its layers made by way of `adapt`."""
-    wrap = adapt or (lambda layer: layer)
-
-    @model
-    def net(x=f32["batch", "time", 6], target=f32["batch", "time", 4]):
-        y = x >> wrap(Dense(8, relu, name="stem")) >> wrap(MultiHeadAttention(2, name="mix"))
-        y = y >> Dense(4, name="head")
-        return {"y": y, "loss": mean_squared_error(y, target)}
-
-    return net
-
-
-def data(seed: int = 0) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(32, 3, 6)).astype(np.float32)
-    return {"x": x, "target": np.tanh(x[..., :4] + x[:, :1, 2:])}
-
-
-ADAPTED = ["stem", "mix.query", "mix.key", "mix.value", "mix.output"]
+ADAPTED = ["stem", "mix.query", "mix.key", "mix.value", "mix.output", "head"]
 
 
 def test_names_are_the_bases_and_the_start_is_its() -> None:

@@ -20,7 +20,6 @@ from dsl import (
     Dense,
     Dropout,
     Layer,
-    MultiHeadAttention,
     adam,
     f32,
     flatten,
@@ -37,6 +36,7 @@ from nncompile.ir.graph import Graph
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.train import RunDirectory
+from tests.low_rank import data, network
 
 
 class Block(Layer):
@@ -44,19 +44,6 @@ class Block(Layer):
 
     def __call__(self, x: Any) -> Any:
         return x >> Dense(4, name="dense") >> Dropout(0.5)
-
-
-def network(adapt: Any = None) -> Model:
-    """A small network, its layers made by way of `adapt`."""
-    wrap = adapt or (lambda layer: layer)
-
-    @model
-    def net(x=f32["batch", "time", 6], target=f32["batch", "time", 4]):
-        y = x >> wrap(Dense(8, relu, name="stem")) >> wrap(MultiHeadAttention(2, name="mix"))
-        y = y >> wrap(Dense(4, name="head"))
-        return {"y": y, "loss": mean_squared_error(y, target)}
-
-    return net
 
 
 def of_file(path: Path, seed: int) -> Any:
@@ -68,12 +55,6 @@ def of_file(path: Path, seed: int) -> Any:
 
     export(net, path, seed=seed)
     return load_onnx(path)
-
-
-def data(seed: int = 0) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(32, 3, 6)).astype(np.float32)
-    return {"x": x, "target": np.tanh(x[..., :4] + x[:, :1, 2:])}
 
 
 def trained(adapted: Model, **options: Any) -> Trainer:

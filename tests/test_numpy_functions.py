@@ -51,7 +51,6 @@ ON_REALS = [
     "cbrt",
 ]
 ON_UNITS = ["acos", "asin", "atanh"]
-ON_LARGE = ("acosh",)
 # Functions of two.
 ON_PAIRS = [
     "copysign",

@@ -14,7 +14,6 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.basic import const
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, f64, i32, i64, u32
 from nncompile.ops.shape.gathering import (
     add_along_axis,
@@ -26,18 +25,9 @@ from nncompile.ops.shape.gathering import (
 from nncompile.ops.shape.sorting import argsort, sort, top_k
 from tests.array_checks import Everywhere
 from tests.leaves import leaf
+from tests.shape_checks import assert_same, sample
 
 SHAPES = arrays.array_shapes(max_dims=4, max_side=4)
-
-
-def sample(shape: tuple[int, ...]) -> np.ndarray:
-    return np.arange(np.prod(shape, dtype=int), dtype=np.float64).reshape(shape)
-
-
-def assert_same(value: Value, expected: np.ndarray) -> None:
-    """The value has the shape it declares and numpy's elements."""
-    assert value.shape == expected.shape
-    np.testing.assert_array_equal(evaluate(value, {}), expected, strict=True)
 
 
 def places(size: int, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:

@@ -60,7 +60,7 @@ class LayerNormGradient(Composed, Op, Native):
             first, second = mean(g, -1, True), mean(weighted, -1, True)
             gradient = (g - first) * inverse
         gradient = gradient - inverse * second * unit
-        sums = (_down(weighted), _down(g))[: len(scale) + self.bias]
+        sums = (summed_rows(weighted), summed_rows(g))[: len(scale) + self.bias]
         return broadcast_to(gradient, x.shape), *sums
 
     def native(self, g: Type, x: Type, *others: Type) -> Kernel | None:
@@ -158,7 +158,7 @@ def at_least_one(n: Any) -> Any:
     return n if isinstance(n, int) else maximum(n, 1)
 
 
-def _down(x: Value) -> Value:
+def summed_rows(x: Value) -> Value:
     """The sum over all axes but the last."""
     rows = product(x.shape[:-1])
     return Sum((0,))(reshape(x, (rows, x.shape[-1])))

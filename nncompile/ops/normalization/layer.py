@@ -25,11 +25,10 @@ from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.long_sums import NORMALIZED
 from nncompile.ops.normalization.batch import check_channels, positive_epsilon
 from nncompile.ops.normalization.channels import CHANNELS
-from nncompile.ops.normalization.gradients import LayerNormGradient
+from nncompile.ops.normalization.gradients import LayerNormGradient, summed_rows
 from nncompile.ops.reduction.moments import First, count_of, in_numpy, moments
 from nncompile.ops.reduction.operands import real_value, require_real
 from nncompile.ops.reduction.statistics import mean
-from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
@@ -74,7 +73,7 @@ class LayerNorm(Op, Native):
                 # Σ of_y·scale as a product with a matrix of one column.
                 column = reshape(args[0] / n, (x.shape[-1], 1))
                 first, second = matmul(y_cotangent, column), matmul(weighted, column)
-                arg_gradients[:] = [_down(weighted), _down(y_cotangent)][: len(args)]
+                arg_gradients[:] = [summed_rows(weighted), summed_rows(y_cotangent)][: len(args)]
                 gradient = (y_cotangent * args[0] - first) * inverse
             else:
                 first, second = mean(y_cotangent, -1, True), mean(weighted, -1, True)
@@ -289,9 +288,3 @@ def _of_shape(name: str, value: Any, x: Value, shape: tuple[Dim, ...]) -> Value:
     if same_shape(v.shape, shape) is not True:
         raise ShapeError(f"the {name} for {x.type} must be {Type(x.dtype, shape)}, got {v.type}")
     return v
-
-
-def _down(x: Value) -> Value:
-    """The sum over all axes but the last."""
-    rows = product(x.shape[:-1])
-    return Sum((0,))(reshape(x, (rows, x.shape[-1])))
