@@ -47,6 +47,26 @@ def mean_and_others(ours: Any, theirs: Any, *arrays: Array) -> dict[str, Any]:
 
 F = functional
 SAME: dict[str, dict[str, Any]] = {
+    "mse": mean_and_others(dsl.mse, F.mse_loss, X, Y),
+    "mae": mean_and_others(dsl.mae, F.l1_loss, X, Y),
+    "huber": mean_and_others(dsl.huber, F.huber_loss, X, Y),
+    "huber 0.3": mean_and_others(
+        lambda p, t, **o: dsl.huber(p, t, 0.3, **o),
+        lambda p, t, **o: F.huber_loss(p, t, delta=0.3, **o),
+        X, Y,
+    ),
+    "logits": mean_and_others(
+        dsl.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, X, SOFT
+    ),
+    "probabilities": mean_and_others(
+        lambda p, t, **o: dsl.binary_cross_entropy(dsl.sigmoid(p), t, **o),
+        lambda p, t, **o: F.binary_cross_entropy(torch.sigmoid(p), t, **o),
+        X, SOFT,
+    ),
+    "of both signs": {
+        "log_cosh": (dsl.log_cosh, lambda p, t: torch.log(torch.cosh(p - t)).mean(), (X, Y)),
+        "hinge": (dsl.hinge, lambda p, t: torch.relu(1 - p * t).mean(), (X, Y)),
+    },
     "quantile": {
         "": (
             lambda p, t: dsl.quantile_loss(p, t, 0.9),
