@@ -54,9 +54,9 @@ def _merged(graph: Graph, needed: dict[Body, tuple[int, ...]]) -> dict[Value, Va
     The first loops come first: what is behind them is made anew, so it is opened only then.
     """
     similar: dict[object, list[Value]] = {}
-    for v in graph.nodes:
-        if isinstance(v.op, Scan):
-            similar.setdefault(_carried(v, needed), []).append(v)
+    every = [v for v in graph.nodes if isinstance(v.op, Scan)]
+    for v in every if len(every) > 1 else ():
+        similar.setdefault(_carried(v, needed), []).append(v)
     for scans in similar.values():
         for group in _groups(scans) if len(scans) > 1 else ():
             if len(group) > 1:
@@ -199,10 +199,15 @@ class _ReducedLoop:
         live = {i for i in self.used if i < self.count and loop.carries[i] not in self.invariants}
         pending = [loop.following[i] for i in live]
         pending += [loop.results[i - self.count] for i in self.used if i >= self.count]
+        seen: set[Value] = set()
         while pending:
-            dependencies = {indices[v] for v in toposort([pending.pop()]) if v in indices}
-            pending += [loop.following[i] for i in dependencies - live]
-            live |= dependencies
+            v = pending.pop()
+            if v not in seen:
+                seen.add(v)
+                pending += v.args
+                if v in indices and indices[v] not in live:
+                    live.add(indices[v])
+                    pending.append(loop.following[indices[v]])
         return sorted(live)
 
     def _batchable(self, is_of: Callable[[Value], bool]) -> set[Value]:
