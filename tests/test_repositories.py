@@ -137,7 +137,8 @@ def test_mistakes(tmp_path: Path) -> None:
 
     for server in ("triton", "mlserver"):
         with pytest.raises(BackendError, match="no bfloat16"):
-            export(half, tmp_path, server, seed=0)
+            export(half, tmp_path / server, server, seed=0)
+        assert not (tmp_path / server).exists()
     with pytest.raises(FileError, match="written to a directory"):
         export(priced, tmp_path / "models.onnx", "triton", seed=0)
     with pytest.raises(FileError, match=r"written to a \.ort file"):

@@ -106,8 +106,14 @@ def test_mistakes_of_an_export_are_said(tmp_path: Path) -> None:
     def half(x=dsl.bf16["batch", 4]):
         return {"loss": (x >> Dense(2)).mean()}
 
-    with pytest.raises(BackendError, match="JavaScript has no arrays of bfloat16"):
-        export(training(half, optimizer=adam()), tmp_path / "b", to="web")
+    @model
+    def said(x=dsl.f32["batch", 4]):
+        y = x >> Dense(2)
+        return {"loss": y.mean(), "y": y.astype(dsl.bf16)}
+
+    for of_bfloat16, name in ((half, "weight"), (said, "y")):
+        with pytest.raises(BackendError, match=f"{name} is .*JavaScript has no arrays of bfloat16"):
+            export(training(of_bfloat16, optimizer=adam()), tmp_path / "b", to="web")
     assert not list(tmp_path.iterdir())
 
 

@@ -216,7 +216,7 @@ def _export_inference(
             return export_model(compiled, file, target, parameters, external_data, seed, stored)
 
         if to in REPOSITORIES:
-            files = export_repository(to, path, model.name, written)
+            files = export_repository(to, path, model, written)
         elif to == "ort":
             if external_data:
                 raise ModelError("a .ort file holds its weights", hint="leave external_data out")

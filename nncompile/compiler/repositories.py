@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nncompile.diagnostics.errors import BackendError, FileError
 from nncompile.ir.types import bf16
+from nncompile.program.model import Model
 from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime import Port, Session, write_atomically
 from nncompile.runtime.open_inference import DATATYPE_NAMES, described
@@ -21,23 +22,26 @@ _MOST_ROWS = 64  # that Triton computes together
 _Write = Callable[[Path], tuple[Path, ...]]
 
 
-def export_repository(to: str, directory: Path, name: str, write: _Write) -> tuple[Path, ...]:
-    """Makes the model `name` of `directory` for a server: `write` writes the ONNX file to the path
-    that it is given, and what the server needs beside it follows from the file. Gives all files.
+def export_repository(to: str, directory: Path, model: Model, write: _Write) -> tuple[Path, ...]:
+    """Makes the model of its name in `directory` for a server: `write` writes the ONNX file to the
+    path that it is given, and what the server needs beside it follows from the file. Gives all
+    files.
 
     Raises `FileError` where one of these others is there and differs: somebody changed it.
-    `BackendError` for element types that the server has not.
+    `BackendError` for element types that the server has not, before anything is written.
     """
+    name, inference = model.name, model.inference()
+    fed = {n: x for n, x in inference.leaves.items() if n in model.inputs}
+    for port, value in {**fed, **inference.outputs}.items():
+        if value.type.dtype is bf16:
+            raise BackendError(
+                f"{port}: {value.type}: Triton's onnxruntime and MLServer have no bfloat16",
+                hint="declare it as f32, and convert it in the model: cast(x, bf16)",
+            )
     place = directory / name
     version = place / "1" if to == "triton" else place
     written = write(version / _MODEL)
     session = Session(version / _MODEL, threads=1, optimization="none")
-    for port in (*session.inputs, *session.outputs):
-        if port.dtype == bf16.numpy:
-            raise BackendError(
-                f"{port}: Triton's onnxruntime and MLServer have no bfloat16",
-                hint="declare it as f32, and convert it in the model: cast(x, bf16)",
-            )
     texts = {"triton": triton_files, "mlserver": mlserver_files}[to](name, session)
     for file, text in texts.items():
         target = place / file

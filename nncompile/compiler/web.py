@@ -43,9 +43,10 @@ def export_web(
             hint="name a new directory",
         )
     source, ports = step.source, ports_of(step.source.model.inputs)
-    for name, type_ in source.state.items():
-        if type_.dtype is bf16:
-            raise BackendError(f"{name} is {type_}: JavaScript has no arrays of bfloat16")
+    graphs = source.step, source.model.inference()
+    for name, value in {n: x for g in graphs for n, x in {**g.leaves, **g.outputs}.items()}.items():
+        if value.type.dtype is bf16:
+            raise BackendError(f"{name} is {value.type}: JavaScript has no arrays of bfloat16")
     data = {} if sample is None else check_feeds(ports, sample)
     contents = _contents(step)
     for content in contents.values():
