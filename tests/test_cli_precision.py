@@ -60,3 +60,11 @@ def test_a_step_without_kernels_is_told(tmp_path: Path) -> None:
         StepRunner(step)
     succeeds("compile", written(tmp_path, GOOD), *options, "--emulate")
     StepRunner(step)
+
+
+@pytest.mark.parametrize("options", [(), ("--precision", "f16"), ("--training-info",)])
+def test_a_file_for_inference_has_nothing_to_emulate(options: tuple[str], tmp_path: Path) -> None:
+    net = written(tmp_path, GOOD)
+    printed = fails("compile", net, *options, "--emulate", "-o", tmp_path / "net.onnx")
+    assert "--emulate is of training steps, and onnx is for inference" in printed
+    assert not (tmp_path / "net.onnx").exists()

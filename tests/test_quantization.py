@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dsl import (
     relu,
     softmax,
     training,
+    where,
 )
 from nncompile import (
     BackendError,
@@ -42,7 +44,7 @@ from nncompile import (
 from nncompile.program.initialization import initial_values
 from nncompile.program.rows import METADATA_KEY
 from nncompile.runtime import Session
-from nncompile.runtime.quantization import layers
+from nncompile.runtime.quantization import apart, layers
 from tests.command_line import GOOD, fails, succeeds, written
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -277,6 +279,26 @@ def test_a_quantized_file_is_not_quantized_again(seen: Any, tmp_path: Path) -> N
         for precision in ("f16", "int8", "int4"):
             with pytest.raises(ModelError, match="int8 is quantized already"):
                 export(load_onnx(path), tmp_path / "y.onnx", precision=precision)
+
+
+@model(predict="y")
+def masked(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
+    y = x >> Dense(6)
+    return {"y": where(x[:, :1] > 0, y, -np.inf)}
+
+
+def test_infinities_of_both_files_are_no_difference(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    values, file = initial_values(masked, 0), tmp_path / "int8.onnx"
+    export(masked, file, precision="int8", params=values)
+    report = precision_report(masked, file, {"x": x}, values)
+    assert 0 < report.differences["y"] < 0.05
+    assert "nan" not in str(report)
+    lost = dataclasses.replace(report, differences={"y": np.inf})
+    assert "y is NaN or infinite where it is not in float32" in str(lost)
+    numbers = np.array([1, np.inf, -np.inf, np.nan, 1, np.nan, 2, np.inf])
+    other = np.array([1, np.inf, -np.inf, np.nan, np.nan, 3, np.inf, -np.inf])
+    np.testing.assert_array_equal(apart(numbers, other), [0] * 4 + [np.inf] * 4)
 
 
 @model(predict="y")

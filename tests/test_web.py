@@ -214,13 +214,10 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
     assert np.isfinite(result["loss"]) and result["steps"] == 1
 
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(
-    web.missing("onnxruntime-web", *CHROMIUM) is not None,
-    reason=str(web.missing("onnxruntime-web", *CHROMIUM)),
+    web.missing("onnxruntime-web", *web.CHROMIUM) is not None,
+    reason=str(web.missing("onnxruntime-web", *web.CHROMIUM)),
 )
 def test_a_browser_trains_and_says_what_is_wrong(site: Path, tmp_path: Path) -> None:
     root = tmp_path / "site"
@@ -233,7 +230,8 @@ def test_a_browser_trains_and_says_what_is_wrong(site: Path, tmp_path: Path) -> 
     (root / "without.html").write_text(page.replace("<script>", f"{off}<script>", 1), "utf-8")
     shutil.copytree(root, root / "incomplete", symlinks=True)
     (root / "incomplete" / "data.safetensors").unlink()
-    shown = web.in_browser(root, "losses.html?8", next(filter(shutil.which, CHROMIUM)))
+    pages = "index.html?steps=8", "without.html", "incomplete/index.html"
+    shown = web.in_browser(root, "&".join(("losses.html?8", *pages)), str(web.chromium()))
     ours = [metrics for metrics, _ in Site(site).trained(8)]
     for theirs in (shown["metrics"], shown["together"]):
         assert abs(theirs[0]["loss"] - ours[0]["loss"]) < 1e-6

@@ -36,6 +36,7 @@ from nncompile.compiler.adapters import has_numbers
 from nncompile.compiler.export import export
 from nncompile.compiler.stages import Report
 from nncompile.compiler.targets import INFERENCE, REPOSITORIES, TARGETS, target_of
+from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
 from nncompile.program.model_file import Declared
@@ -124,6 +125,11 @@ def compile(
     if (training_info or to not in (*INFERENCE, "adapter")) and declared.way_out:
         source = declared.recipe  # or the way to one
     is_step = to not in (*INFERENCE, "adapter")
+    if emulate and not is_step:
+        raise ModelError(
+            f"--emulate is of training steps, and {to} is for inference",
+            hint="leave it out, or write --to step",
+        )
     if is_step and isinstance(source, Recipe):
         source = in_precision_of(source, {"precision": precision, "emulate": emulate})
     stored = "f32" if is_step else precision or "f32"

@@ -265,14 +265,24 @@ def layer_errors(file: Path, quantized_file: Path, batches: Batches) -> list[Lay
         before, found = exact.run(batch), session.run(batch)
         for i, (_, here, there) in enumerate(pairs):
             x = before[here].astype(np.float64)
-            signal[i] += (x * x).sum()
-            noise[i] += ((x - found[there]) ** 2).sum()
+            signal[i] += (x[np.isfinite(x)] ** 2).sum()
+            noise[i] += (apart(x, found[there]) ** 2).sum()
     errors = [
         LayerError(layer.path, layer.operator, _decibels(s, n))
         for (layer, *_), s, n in zip(pairs, signal, noise, strict=True)
     ]
     rounded = [error for error in errors if error.decibels < math.inf]
     return sorted(rounded, key=lambda error: error.decibels)
+
+
+def apart(x: Array, y: Array) -> Array:
+    """|x − y| in float64: 0 where both are the same, infinities and NaN too, and infinite where one
+    alone is NaN."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(np.asarray(x, np.float64) - y)
+    difference[(x == y) | (np.isnan(x) & np.isnan(y))] = 0
+    difference[np.isnan(difference)] = np.inf
+    return difference
 
 
 def _of_integers(model: onnx.ModelProto, after: onnx.ModelProto) -> list[tuple[Layer, str, str]]:
@@ -326,7 +336,7 @@ def _after(model: onnx.ModelProto, node: onnx.NodeProto, operators: Sequence[str
 def _decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    return 10 * math.log10(signal / noise) if signal and noise < math.inf else -math.inf
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> Session:

@@ -11,7 +11,9 @@ class OnnxRuntime(MLModel):
     """The model of the file that its settings name."""
 
     async def load(self) -> bool:
-        self.session = onnxruntime.InferenceSession(await get_model_uri(self.settings))
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.x64quantprecision", "1")  # int8 without overflow
+        self.session = onnxruntime.InferenceSession(await get_model_uri(self.settings), options)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

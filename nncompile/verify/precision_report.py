@@ -29,7 +29,7 @@ from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session, load_state
 from nncompile.runtime.feeds import describe
-from nncompile.runtime.quantization import LayerError, layer_errors
+from nncompile.runtime.quantization import LayerError, apart, layer_errors
 from nncompile.train.sums import Sums
 
 WORST = 5  # layers that are shown
@@ -38,9 +38,10 @@ WORST = 5  # layers that are shown
 @dataclass(frozen=True)
 class PrecisionReport:
     """What a file has lost: of each metric its value in float32 and in the file; of each predicted
-    tensor the largest difference, relative to its largest element; the share of examples whose
-    largest score is at the same place (None where there are no scores); the bytes of both files;
-    and the errors of the layers, the largest first."""
+    tensor the largest difference, relative to its largest finite element, and infinite where one of
+    the two is no finite number; the share of examples whose largest score is at the same place
+    (None where there are no scores); the bytes of both files; and the errors of the layers, the
+    largest first."""
 
     metrics: Mapping[str, tuple[float, float]]
     differences: Mapping[str, float]
@@ -73,7 +74,11 @@ class PrecisionReport:
         rows.append(("bytes", f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}"))
         lines = [columns(rows, (1, 2, 3))]
         for name, difference in self.differences.items():
-            lines.append(f"{name} differs by up to {difference:.2%} of its largest element")
+            lines.append(
+                f"{name} differs by up to {difference:.2%} of its largest element"
+                if difference < np.inf
+                else f"{name} is NaN or infinite where it is not in float32, or the other way round"
+            )
         if self.agreement is not None:
             lines.append(f"the largest score is at the same place in {self.agreement:.2%}")
         if self.layers:
@@ -192,9 +197,9 @@ def _compared(
         if not is_real(first.dtype):
             continue
         pairs = [(a[name].astype(np.float64), b[name]) for a, b in zip(exact, found, strict=True)]
-        largest = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
-        apart = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
-        differences[name] = apart / largest if largest else apart
+        largest = max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a, _ in pairs)
+        most = max(float(apart(a, b).max(initial=0)) for a, b in pairs)
+        differences[name] = most / largest if largest else most
         if agreement is None and first.ndim > 1 and first.shape[-1] > 1:
             same = [(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in pairs]
             agreement = float(np.concatenate(same).mean())

@@ -1,6 +1,7 @@
 """Directories of `--to web`, trained by stock onnxruntime in Python and by Node.
 
-`python -m tests.web [EXAMPLE...]` prints whether their losses are the same bits.
+`python -m tests.web [EXAMPLE...]` prints whether their losses are the same bits, and with
+`--browser` how far the first losses in Chromium are apart from Python's.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from nncompile.runtime import load_state
 ROOT = Path(__file__).parent.parent.parent
 VARIABLE = "NNCOMPILE_NODE_MODULES"
 SCRIPT = Path(__file__).parent / "losses.mjs"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 120
 BATCH = 16
 
@@ -82,6 +84,11 @@ def missing(package: str, *programs: str) -> str | None:
     if folder is None or not (folder / package).is_dir():
         return f"no {package}: npm install --no-save {package}, or {VARIABLE} says where it is"
     return None
+
+
+def chromium() -> str | None:
+    """The program of the browser."""
+    return next(filter(shutil.which, CHROMIUM), None)
 
 
 def installed(package: str) -> str:
