@@ -89,6 +89,25 @@ def test_classes_have_weights() -> None:
     assert_same(both, product)
 
 
+@model(name="net")
+def loss_alone(x: Any = f32["batch", 3], y: Any = i64["batch"]) -> Any:
+    return {"loss": cross_entropy(x >> Dense(2, name="dense"), y)}
+
+
+@model(name="net", predict="logits")
+def in_a_column(x: Any = f32["batch", 3], y: Any = i64["batch", 1]) -> Any:
+    logits = x >> Dense(2, name="dense")
+    return {"logits": logits, "loss": cross_entropy(logits, y[:, 0])}
+
+
+@pytest.mark.parametrize("net", [loss_alone, in_a_column])
+def test_classes_are_found_where_only_the_loss_is_given_and_in_a_column(net: Model) -> None:
+    ours, plainly = trainer(net), trainer()
+    ours.fit({"x": X, "y": Y.reshape(-1, *net.inputs["y"].shape[1:])}, class_weight="balanced")
+    plainly.fit({"x": X, "y": Y}, class_weight="balanced")
+    assert_same(ours, plainly)
+
+
 def loss_of(kind: str) -> Model:
     @model(name="net")
     def net(x: Any = f32["batch", 3], t: Any = f32["batch", 2], y: Any = i64["batch"]) -> Any:

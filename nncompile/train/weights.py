@@ -83,12 +83,15 @@ def sample_weights(weights: Any) -> Array:
 
 def _label_of(model: Model) -> str:
     """The input that holds the classes: the only one of integers, one for each example, that no
-    prediction needs."""
-    needed = {n for output in model.predict for n in model.needs(output)}
+    prediction needs. A loss is no prediction, also where nothing else is predicted."""
+    predicted = [output for output in model.predict if output not in model.metrics]
+    needed = {n for output in predicted for n in model.needs(output)}
     labels = [
         n
-        for n, v in model.inputs.items()
-        if v.dtype.is_integer and v.rank == 1 and v.shape[0] == model.examples and n not in needed
+        for n in model.cut
+        if (v := model.inputs[n]).dtype.is_integer
+        and all(size == 1 for size in v.shape[1:])
+        and n not in needed
     ]
     if len(labels) != 1:
         raise ModelError(
