@@ -29,6 +29,9 @@ from nncompile.ops.shape.reshape import moveaxis, reshape
 from nncompile.ops.shape.slicing import flip
 
 _UNROLLED = 64  # iterations at most
+# Of branches of our own files, by their names (else, then), that which computes what both do: the
+# same sums, of few terms and of many; a loop, and what it gives where it has no iteration.
+_OURS = {("many", "few"): "then_branch", ("loop", "empty"): "else_branch"}
 _BACK = sp.Symbol("iterations_back", integer=True, nonnegative=True)
 
 
@@ -42,9 +45,9 @@ def _if(n: Node, condition: Tensor) -> Any:
     if known is not None and known.dtype != object:
         chosen = branches[bool(n.number(0))]
         return tuple(importer.graph(chosen, environment, {}, opsets=n.opsets))
-    if importer.is_ours and [branch.name for branch in branches] == ["many", "few"]:
-        # The same sums, of few terms and of many: which of them is chosen anew.
-        return tuple(importer.graph(n["then_branch"], environment, {}, opsets=n.opsets))
+    ours = _OURS.get(tuple(branch.name for branch in branches)) if importer.is_ours else None
+    if ours is not None:
+        return tuple(importer.graph(n[ours], environment, {}, opsets=n.opsets))
     results = [importer.graph(branch, environment, {}, opsets=n.opsets) for branch in branches]
     return tuple(_chosen(condition, then, other) for other, then in zip(*results, strict=True))
 
