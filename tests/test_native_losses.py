@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from dsl import Dense, Value, boolean, cross_entropy, f32, i64, model, sgd, training
 from nncompile.backends.onnx import check, to_model
 from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import BackendError
 from tests.test_native import needs_library, run
 from tests.test_native_products import threaded
 
@@ -32,9 +34,13 @@ def compiled(classes: int, masked: bool = False, **options: Any) -> Any:
     ) -> dict[str, Value]:
         logits = x >> Dense(classes, name="head")
         mask = {"mask": there} if masked else {}
+        # LINE is that of the loss.
         return {"loss": cross_entropy(logits, label, **mask, **options)}
 
     return compile_step(training(net, minimize="loss", optimizer=sgd(0.1), batch_size=BATCH))
+
+
+LINE = compiled.__code__.co_firstlineno + 10
 
 
 def feeds_of(step: Any, classes: int) -> dict[str, Any]:
@@ -114,3 +120,17 @@ def test_a_class_that_is_not_there() -> None:
     feeds["label"][0, 0] = 9
     with pytest.raises(Exception, match="CrossEntropy: an index out of range"):
         threaded(native, feeds, 1)
+
+
+@needs_library
+@pytest.mark.parametrize("native", [False, True])
+def test_a_failing_call_names_the_line_of_the_loss(native: bool) -> None:
+    """With the kernel, and with the function in its place."""
+    step = compiled(9)
+    runner = step.runner(step.source.initial(), native=native)
+    feeds = feeds_of(step, 9) | {"label": np.full((BATCH, TIME), 9)}
+    with pytest.raises(BackendError, match=r"(out of range|out of data bounds)") as raised:
+        runner.step({n: feeds[n] for n in ("x", "label", "there")})
+    _, operator, line = raised.value.rows[0]
+    assert operator == ("CrossEntropy" if native else "ScatterElements")
+    assert re.fullmatch(rf"at test_native_losses\.py:{LINE}", line)

@@ -216,7 +216,14 @@ def test_what_was_exported_here_is_the_model_again(tmp_path: Path, kind: str) ->
     @model
     def net(x: Any = f32["batch", "time", 8]) -> Any:
         loops, is_causal = kind == "a loop", kind == "causal attention"
-        return {"y": x >> (LSTM(4) if loops else TransformerEncoder(2, is_causal=is_causal))}
+        return {
+            "y": x
+            >> (
+                LSTM(4, return_sequences=True)
+                if loops
+                else TransformerEncoder(2, is_causal=is_causal)
+            )
+        }
 
     export(net, tmp_path / "net.onnx", seed=0)
     assert "If" in {n.op_type for n in onnx.load(tmp_path / "net.onnx").graph.node}

@@ -210,7 +210,7 @@ class StepRunner:
             else:
                 self.session.run_until(self._bindings[side], self.stop)
         except RUN_ERRORS as error:  # the state before the step is intact
-            raise self.session.failure(error, batch) from error
+            raise self.session.failure(error, batch, self.model) from error
         for target, result in self._apart:
             target.update_inplace(bits_of(array_of(result)))
         read = -1 if self.in_place else side

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from nncompile.diagnostics.errors import BackendError, FeedError, whole_number
+from nncompile.diagnostics.errors import BackendError, FeedError, Row, whole_number
 from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.types import Array, bf16
@@ -23,6 +23,7 @@ from nncompile.runtime.cuda.model import OnCuda
 from nncompile.runtime.external_data import check_external_data
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.native import Library, names_of, native_library, register
+from nncompile.runtime.node_lines import rows_of_node
 from nncompile.runtime.providers import (
     Provider,
     check_started,
@@ -134,6 +135,7 @@ class Session:
         if optimized is not None:
             options.optimized_model_filepath = optimized
         source, self.name = _source(model)
+        self._file = model if isinstance(model, str | os.PathLike) else None
         on_cuda = OnCuda(source, options) if resolved[0][0] == CUDA else None
         self.library: Library | None = None
         names = names_of(model) if [name for name, _ in resolved] == _CPU else ""
@@ -249,9 +251,14 @@ class Session:
             return None
         return self.device if self._memory[name].name.lower() == self.device[0] else ("cpu", 0)
 
-    def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
-        """The error of onnxruntime in a run, with the name of the model and its inputs."""
-        rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
+    def failure(
+        self, error: Exception, feeds: Mapping[str, Array], model: Model | None = None
+    ) -> BackendError:
+        """The error of onnxruntime in a run, with the name of the model, the user's line of the
+        node that failed, which is looked up in `model` or its file, and the inputs."""
+        model = model or self._file
+        rows: list[Row] = [] if model is None else rows_of_node(model, error)
+        rows += [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
         reason, hint = _told(error, self.device[0] == "cuda")
         return BackendError(f"{self.name} failed on these data: {reason}", rows=rows, hint=hint)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise.map import Map, body_of
 from nncompile.elementwise.sympy_functions import exp, placeholder
 from nncompile.ir.broadcasting import Expand
@@ -37,7 +38,8 @@ def _first_call(graph: Graph) -> dict[Value, Value] | None:
             users.setdefault(a, []).append(v)
     outputs = set(graph.outputs.values())
     for v in logarithms:
-        new = None if v in outputs else _call(v, users, outputs)
+        with recording_locations(graph.locations), graph.locations.located(v):
+            new = None if v in outputs else _call(v, users, outputs)
         if new is not None:
             return new
     return None
