@@ -307,6 +307,18 @@ def test_a_provider_may_be_strict() -> None:
         ("CUDNN failure 1001: NOT_INITIALIZED ; GPU=0", "CUDNN failure 1001", "doctor"),
         ("Failed to allocate memory for requested buffer of size 4096", "4,096", "batch_size"),
         ("CUDA failure 2: out of memory ; GPU=0", "not enough memory", "gpu_mem_limit"),
+        ("Available memory of 1024 is smaller than requested bytes of 4096", "4,096", "gpu_mem"),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", "not enough", "gpu_mem_limit"),
+        (
+            "CUDA failure 804: forward compatibility was attempted on non supported HW ; GPU=0",
+            *("failure 804: forward", "update the driver"),
+        ),
+        (
+            "Name:'Relu_1' Status Message: CUDA error cudaErrorNoKernelImageForDevice:no kernel image "
+            "is available for execution on the device",
+            *("no kernel image is available for execution on the device", "for other GPUs"),
+        ),
+        ("CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED ; GPU=0", "CUDNN_FE failure 11", "doctor"),
     ],
 )
 def test_failures_of_cuda_are_one_line(text: str, says: str, hint: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import ProviderError
-from nncompile.runtime import StepRunner
+from nncompile.runtime import StepRunner, available_providers
 from nncompile.verify import doctor
 from tests.command_line import run
 from tests.test_cli_json import found
@@ -94,6 +94,15 @@ def test_a_provider_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None
     found = finding("provider cpu")
     assert found.holds is False
     assert found.details == ("provider 'cpu' did not start", "check its driver")
+
+
+def test_a_provider_that_must_be_there() -> None:
+    found = next(f for f in doctor.examine("cuda") if f.what == "provider cuda")
+    if "cuda" not in available_providers():
+        assert found.holds is False
+        assert "this onnxruntime has no provider 'cuda'" in found.details[0]
+        assert "pip install onnxruntime-gpu" in found.details[1]
+    assert not [f for f in doctor.examine("cpu") if f.what == "provider cuda"]
 
 
 def test_steps_that_are_not_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:

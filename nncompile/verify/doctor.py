@@ -36,8 +36,9 @@ _SECONDS = 60.0  # after which a provider does not start any more
 _STEPS, _TOLERANCE = 3, 1e-3
 
 
-def examine() -> Iterator[Finding]:
-    """What holds of this installation, one after the other."""
+def examine(wanted: str | None = None) -> Iterator[Finding]:
+    """What holds of this installation, one after the other; of the providers, with `wanted`, that
+    one alone, which must be there."""
     yield _python()
     installed = _installed()
     runtimes = sorted(name for name in installed if _RUNTIMES.fullmatch(name))
@@ -53,7 +54,7 @@ def examine() -> Iterator[Finding]:
     yield _processors()
     yield _compile_cache()
     declared = _example()
-    for provider in available_providers():
+    for provider in available_providers() if wanted is None else (wanted,):
         yield _without_tensorrt(installed, provider) or _provider(declared, provider)
     yield _steps(declared)
 

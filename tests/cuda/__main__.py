@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from nncompile.verify.doctor import examine
 from tests.cuda import examples, ops, placement, precision
 from tests.cuda.device import card
 from tests.cuda.kernel_table import load_libraries
@@ -32,6 +33,11 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     for name, value in card().items():
         print(f"{name}: {value}")
+    if given.provider == "cuda" and not {*given.parts} <= {*WITHOUT_GPU}:
+        found = next(x for x in examine("cuda") if x.what == "provider cuda")
+        if found.holds is not True:
+            print(": ".join((found.what, *found.details)))
+            return 2
     failed = 0
     for part in given.parts:
         start = time.perf_counter()

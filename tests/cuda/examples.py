@@ -4,9 +4,11 @@ batches."""
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from nncompile.compiler.compile import compile_step
 from nncompile.program.model_file import load as load_file
+from nncompile.program.recipe import Recipe
 from tests.cuda.device import Placement, placed, providers
 from tests.trained_examples import EXAMPLES
 
@@ -48,6 +51,28 @@ def names() -> list[str]:
     ]
 
 
+# Of examples that are programs, and no model files: their recipe, and the data that it trains on.
+_PROGRAMS: dict[str, Callable[[dict[str, Any]], tuple[Recipe, Any]]] = {
+    "finetune_cnn": lambda found: (found["recipe"](1e-3), found["data"]()[0]),
+    "keras_continued": lambda found: (found["recipe"], found["data"]()[0]),
+    "lora_bert": lambda found: (found["recipes"]["all weights"], found["data"]()[0]),
+}
+
+
+def recipe_and_data(name: str) -> tuple[Recipe, Any]:
+    """What an example trains, and on which data."""
+    file = EXAMPLES / f"{name}.py"
+    if name not in _PROGRAMS:
+        declared = load_file(file)
+        assert declared.data is not None
+        return next(iter(declared.recipes.values())), declared.data.train
+    sys.path.insert(0, str(EXAMPLES))  # they import each other
+    try:
+        return _PROGRAMS[name](runpy.run_path(str(file), run_name=name))
+    finally:
+        sys.path.remove(str(EXAMPLES))
+
+
 def check(name: str, provider: str) -> Trained:
     """Trains the example for a few steps on both."""
     start = time.perf_counter()
@@ -59,15 +84,13 @@ def check(name: str, provider: str) -> Trained:
 
 
 def _check(name: str, provider: str, start: float) -> Trained:
-    declared = load_file(EXAMPLES / f"{name}.py")
-    recipe = next(iter(declared.recipes.values()))
-    assert declared.data is not None
+    recipe, data = recipe_and_data(name)
     compiled = compile_step(recipe, kernels=False)
     sides = [compiled.runner(None, given, 1) for given in ("cpu", _exact(provider))]
     worst: dict[str, tuple[float, float, int]] = {}
     losses: list[list[float]] = [[], []]
     repeated = True
-    for i, batch in enumerate(_batches(declared.data.train, int(recipe.batch_size))):
+    for i, batch in enumerate(_batches(data, int(recipe.batch_size))):
         before = sides[0].state()
         results = []
         for side, kept in zip(sides, losses, strict=True):

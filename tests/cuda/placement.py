@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
-from nncompile.program.model_file import load as load_file
 from tests import op_checks
 from tests.cuda.device import Placement, placed
-from tests.cuda.examples import EXAMPLES, names
+from tests.cuda.examples import names, recipe_and_data
 from tests.cuda.ops import all_cases
 
 
@@ -52,7 +51,7 @@ def _of_ops(only: str) -> Iterator[str]:
 
 
 def _of_example(name: str) -> Placement:
-    recipe = next(iter(load_file(EXAMPLES / f"{name}.py").recipes.values()))
+    recipe, _ = recipe_and_data(name)
     return placed(compile_step(recipe, kernels=False).step_model)
 
 

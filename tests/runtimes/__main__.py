@@ -23,7 +23,6 @@ from tests.runtimes import files, one
 from tests.runtimes.page import PAGE, RESULTS, reason, results, text
 
 OPSETS = {"onnx2torch": 17}  # the newest that it has most operators of
-_NO_ARRAYS = {"finetune_cnn", "keras_continued", "lora_bert"}  # data of another kind
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def main() -> None:
             directory = Path(root) / str(opset)
             if not directory.is_dir():
                 directory.mkdir()
-                for name in options.only or sorted({*names()} - _NO_ARRAYS):
+                for name in options.only or names():
                     files.write(name, directory, opset)
             kept = found["results"].setdefault(runtime, {})
             command = [options.python, one.__file__, runtime, str(directory), options.seconds]

@@ -10,9 +10,8 @@ import numpy as np
 import onnxruntime
 
 from nncompile.compiler.export import export
-from nncompile.program.model_file import load
 from nncompile.runtime import METADATA_KEY, load_state
-from tests.trained_examples import EXAMPLES
+from tests.cuda.examples import recipe_and_data
 
 STEPS = 3
 
@@ -20,10 +19,8 @@ STEPS = 3
 def write(name: str, directory: Path, opset: int) -> None:
     """Writes the inference model and the step of an example with initial weights, each with its
     arrays and a description."""
-    declared = load(EXAMPLES / f"{name}.py")
-    recipe = next(iter(declared.recipes.values()))
-    assert declared.data is not None and isinstance(declared.data.train, dict)
-    data = {n: np.asarray(x) for n, x in declared.data.train.items()}
+    recipe, arrays = recipe_and_data(name)
+    data = {n: np.asarray(x) for n, x in arrays.items()}
     size = int(recipe.batch_size)
     starts = [i * size % max(1, min(map(len, data.values())) - size + 1) for i in range(STEPS)]
     batches = [{n: x[start : start + size] for n, x in data.items()} for start in starts]

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 
 # The library, the number of the failure and what the library calls it.
-_FAILURE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure (\d+): (.+?)\s*;")
+_FAILURE = re.compile(r"(CUDA|CUDNN|CUDNN_FE|CUBLAS|CUFFT) failure (\d+): (.+?)\s*;")
+# What a kernel that was launched says: the name of the failure, and what CUDA calls it.
+_LAUNCH = re.compile(r"CUDA error (cudaError\w+): ?([\w '-]+)")
 _NO_MEMORY = re.compile(
-    r"Failed to allocate memory for requested buffer of size (\d+)|out of memory"
+    r"Failed to allocate memory for requested buffer of size (\d+)"
+    r"|smaller than requested bytes of (\d+)|out of memory|_ALLOC_FAILED|cudaErrorMemoryAllocation"
+)
+_DRIVER = "update the driver: nvidia-smi prints its version, and for which CUDA it is"
+_NO_KERNELS = (
+    "this onnxruntime was built for other GPUs: a newer onnxruntime-gpu knows newer ones, and an "
+    "older one those that CUDA has dropped; nvidia-smi prints which GPU it is"
 )
 _WAYS_OUT = {
-    ("CUDA", "35"): "update the driver: nvidia-smi prints its version, and for which CUDA it is",
+    **dict.fromkeys((("CUDA", "35"), ("CUDA", "222")), _DRIVER),
+    **dict.fromkeys((("CUDA", "803"), ("CUDA", "804")), f"{_DRIVER}, then restart the machine"),
+    **dict.fromkeys((("CUDA", "209"), ("CUDA", "cudaErrorNoKernelImageForDevice")), _NO_KERNELS),
     ("CUDA", "100"): "nvidia-smi lists the GPUs of this machine, CUDA_VISIBLE_DEVICES hides them; "
     'or choose the provider "cpu"',
     ("CUDA", "101"): 'device_id counts from 0: ("cuda", {"device_id": 0})',
@@ -37,6 +47,8 @@ def cuda_failure(text: str) -> tuple[str, str] | None:
         library, number, what = found.groups()
         way_out = _WAYS_OUT.get((library, number), _LIBRARIES)
         return f"{library} failure {number}: {what}", way_out
+    if found := _LAUNCH.search(text):
+        return f"CUDA failure: {found[2].strip()}", _WAYS_OUT.get(("CUDA", found[1]), _LIBRARIES)
     return None
 
 
@@ -45,5 +57,6 @@ def no_memory(text: str, where: str = "") -> str | None:
     found = _NO_MEMORY.search(text)
     if found is None:
         return None
-    size = f" for a tensor of {int(found[1]):,} bytes" if found[1] else ""
+    asked = found[1] or found[2]
+    size = f" for a tensor of {int(asked):,} bytes" if asked else ""
     return f"there is not enough memory{where}{size}"
