@@ -314,8 +314,8 @@ def test_a_provider_may_be_strict() -> None:
             *("failure 804: forward", "update the driver"),
         ),
         (
-            "Name:'Relu_1' Status Message: CUDA error cudaErrorNoKernelImageForDevice:no kernel image "
-            "is available for execution on the device",
+            "Name:'Relu_1' Status Message: CUDA error cudaErrorNoKernelImageForDevice:no kernel "
+            "image is available for execution on the device",
             *("no kernel image is available for execution on the device", "for other GPUs"),
         ),
         ("CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED ; GPU=0", "CUDNN_FE failure 11", "doctor"),

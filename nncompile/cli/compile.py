@@ -125,11 +125,7 @@ def compile(
     if (training_info or to not in (*INFERENCE, "adapter")) and declared.way_out:
         source = declared.recipe  # or the way to one
     is_step = to not in (*INFERENCE, "adapter")
-    if emulate and not is_step:
-        raise ModelError(
-            f"--emulate is of training steps, and {to} is for inference",
-            hint="leave it out, or write --to step",
-        )
+    _check_emulation(emulate, is_step, to)
     if is_step and isinstance(source, Recipe):
         source = in_precision_of(source, {"precision": precision, "emulate": emulate})
     stored = "f32" if is_step else precision or "f32"
@@ -195,6 +191,15 @@ def compile(
             **({"precision": stored, "lost": lost.described} if lost else {}),
         }
     )
+
+
+def _check_emulation(emulate: bool, is_step: bool, to: str) -> None:
+    """Raises `ModelError` where there is nothing to emulate."""
+    if emulate and not is_step:
+        raise ModelError(
+            f"--emulate is of training steps, and {to} is for inference",
+            hint="leave it out, or write --to step",
+        )
 
 
 def _sample(declared: Declared) -> dict[str, Array] | None:

@@ -58,14 +58,24 @@ def _row(workload: Workload, compiled_peers: bool) -> str:
     if compiled_peers:
         makers["inductor"] = lambda: _torch(workload, state, batch, "default")
         makers["graphs"] = lambda: _torch(workload, state, batch, "reduce-overhead")
+    memory: dict[str, int] = {}
     for name, make in makers.items():
+        free = _free()
         try:
             sides[name] = make()
             for _ in range(3):
                 sides[name]()
+            memory[name] = free - _free()
         except Exception as error:
             sides.pop(name, None)
             problems.append(f"{name}: {' '.join(str(error).split())[:300]}")
+    taken = ", ".join(f"{name} {size / 2**20:.0f}" for name, size in memory.items())
+    problems.append(f"MB of the GPU that each takes while the ones before it are there: {taken}")
+    metrics = len(compiled.source.model.metrics)
+    problems.append(
+        f"copies a step of ours: {placed(compiled.step_model).copies} in the graph, {len(batch)} "
+        f"of the batch, {metrics} of metrics"
+    )
     where = placed(fixed)
     problems.append(
         f"of one size: {where.nodes} nodes, on the CPU {where.kinds}, {where.sizes_on_cpu} of "
@@ -80,6 +90,14 @@ def _row(workload: Workload, compiled_peers: bool) -> str:
     found = ", ".join(f"{n} {statistics.median(t) * 1e3:.3f}" for n, t in times.items())
     said = "".join(f"\n    {p}" for p in problems)
     return f"  {workload.key}: ms {found}{said}"
+
+
+def _free() -> int:
+    """Bytes of the GPU that nothing has, when torch has given back what it does not use."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    return int(free)
 
 
 def bound(graph: Graph, batch: Mapping[str, np.ndarray]) -> Graph:
