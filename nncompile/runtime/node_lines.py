@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
+from nncompile.backends.onnx.protos import graphs_within
 from nncompile.diagnostics.errors import Row
-from nncompile.runtime.cuda.graphs import graphs_within
 
 _NODE = re.compile(r"while running (\w+) node\. Name:'([^']+)'")
 _INLINED = re.compile(
