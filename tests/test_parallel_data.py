@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from dsl import Dense, f32, i64, mse, roc_auc, total
+from dsl import Dense, cross_entropy, f32, i64, model, mse, roc_auc, total, training
 from nncompile import compile_step, compose, evaluate
+from nncompile.diagnostics.errors import ModelError
+from nncompile.optim import sgd
 from nncompile.parallel.processes import Processes
-from nncompile.train import Trainer
+from nncompile.train import RunDirectory, Trainer
 from nncompile.train.sources.later import LaterRows
 from nncompile.train.sums import Sums
 from tests.parallel_checks import ROWS, checked, data, plain, recipe
@@ -88,3 +92,43 @@ def test_sums_of_parts_are_those_of_all_batches() -> None:
     for name, x in whole.results().items():
         np.testing.assert_allclose(joined.results()[name], x, 1e-12)
     assert joined.added.examples == ROWS
+
+
+@pytest.mark.parametrize(("step", "other"), [(1, 0), (2, 1)])
+def test_batches_that_processes_draw_otherwise_are_named(step: int, other: int) -> None:
+    """The first, and the last of an epoch."""
+    compiled = compile_step(recipe(plain))
+    compiled.content("gradient"), compiled.content("following")
+
+    def work(processes: Processes) -> Any:
+        batches = [{name: x[i : i + 7] for name, x in data().items()} for i in (0, 7)]
+        batches[other]["image"] = batches[other]["image"] + processes.rank
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        trainer.fit((batch for batch in batches), epochs=1, verbose=0)
+
+    for error in in_threads(2, work):
+        assert isinstance(error, ModelError)
+        assert f"the batches of step {step} differ" in str(error)
+        assert "with a seed" in str(error)
+
+
+def test_an_input_that_no_gradient_needs_is_there(tmp_path: Path) -> None:
+    def shifted(
+        image: Any = f32["batch", 6], shift: Any = f32["batch", 3], label: Any = i64["batch"]
+    ) -> Any:
+        logits = image >> Dense(3, name="out")
+        return {"logits": logits, "shifted": logits + shift, "loss": cross_entropy(logits, label)}
+
+    declared = model(predict=("logits", "shifted"))(shifted)
+    compiled = compile_step(training(declared, optimizer=sgd(0.1), batch_size=7))
+    compiled.content("gradient"), compiled.content("following")
+    given = {**data(), "shift": np.zeros((ROWS, 3), np.float32)}
+
+    def work(processes: Processes) -> list[str]:
+        run = RunDirectory(tmp_path / f"run{processes.rank}")
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        trainer.fit(given, epochs=1, verbose=0, callbacks=run)
+        return [file.name for file in run.files]
+
+    first, _ = checked(in_threads(2, work))
+    assert "report.html" in first

@@ -21,6 +21,7 @@ from nncompile.train.events import Event, EventTrainer, Fitting
 
 _WHOLE = 2**26  # bytes of an array that are all compared; of longer ones, so many in blocks
 _BLOCKS = 1024
+_SAME = "all run the same script, with the same packages, on the same data"
 
 
 class Comparing(Protocol):
@@ -47,6 +48,8 @@ class Agreement:
     def __init__(self, processes: Comparing, followed: bool) -> None:
         self._processes, self._followed = processes, followed
         self._checked = -1  # the step of the states that were compared
+        self._made = False  # whether Python makes the batches in each process
+        self._looks = False  # whether the next batch is compared
 
     @contextmanager
     def during(self, fitting: Fitting) -> Iterator[None]:
@@ -60,15 +63,24 @@ class Agreement:
         self._check_state(trainer)
         if fitting.feeder.whole is not None:
             fitting.feeder.whole.is_shared = True
+        self._made = self._looks = fitting.feeder.whole is None
         yield
+
+    def on_step(self, event: Event) -> None:
+        """Compares the first batch, where Python makes them in each process."""
+        if self._looks:
+            self._looks = False
+            self._check_batch(event)
 
     def on_epoch(self, event: Event) -> None:
         """Compares the states, but those that a training goes on from: it tells of an epoch again
         of which not all were told."""
         if event.step != self._checked:
+            if self._made and event.batch:
+                self._check_batch(event)
             self._check_state(event.trainer)
 
-    def _check_same(self, every: Sequence[Mapping[str, Any]]) -> None:
+    def _check_same(self, every: Sequence[Mapping[str, Any]], hint: str = _SAME) -> None:
         for what, first in every[0].items():
             others = {rank: x[what] for rank, x in enumerate(every) if x[what] != first}
             if others:
@@ -77,8 +89,20 @@ class Agreement:
                 raise ModelError(
                     f"the processes do not train the same thing: {what} differ",
                     rows=rows[:8],
-                    hint="all run the same script, with the same packages, on the same data",
+                    hint=hint,
                 )
+
+    def _check_batch(self, event: Event) -> None:
+        """Of an epoch, the last: who draws otherwise once goes on to do so."""
+        batch = {
+            name: f"{x.dtype}{list(x.shape)} {_digest(x)}"
+            for name, x in ((n, np.asarray(x)) for n, x in event.batch.items())
+        }
+        what = f"the batches of step {event.step}"
+        self._check_same(
+            self._processes.said({what: batch}),
+            "a generator draws the same numbers in each process: with a seed",
+        )
 
     def _check_state(self, trainer: EventTrainer) -> None:
         self._checked = trainer.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import importlib
 import os
@@ -194,11 +195,11 @@ def outlives_processes() -> bool:
 @functools.cache
 def _finalize_in_time(module: Any) -> None:
     """Once for a process: without those that have ended, Open MPI 5.0 waits without end now and
-    then, when the last of them finalizes it."""
+    then, when the last of them finalizes it. mpi4py would keep other threads from running then."""
 
     def finish() -> None:
         if not module.Is_finalized():
-            end_in_time(module.Finalize, _FINALIZING)
+            end_in_time(ctypes.CDLL(module.__file__).MPI_Finalize, _FINALIZING)
 
     atexit.register(finish)
 

@@ -87,7 +87,14 @@ class ReducedStepRunner(StepRunner):
 
     @property
     def ports(self) -> list[Port]:
-        """The inputs that are no state: of the whole batch."""
+        """The inputs that are no state: of the whole batch, and also those that no gradient and no
+        metric needs, as a step of one process has them."""
+        inputs = self._source.recipe.trained_model.inputs.items()
+        every = {n: Port(n, v.dtype.numpy, tuple(map(_size, v.shape))) for n, v in inputs}
+        return list((every | {port.name: port for port in self._data_of_half}).values())
+
+    @property
+    def _data_of_half(self) -> list[Port]:
         return [
             p for p in self._half.inputs if p.name not in self._source.state and p.name != FIRST_ROW
         ]
@@ -143,7 +150,8 @@ class ReducedStepRunner(StepRunner):
     ) -> dict[str, Array] | None:
         """The outputs of the gradient half that are not computed in place; None without rows."""
         rows = {n: x[first:last] if n in cut else x for n, x in batch.items()}
-        shard = check_feeds(self.ports, rows)
+        needed = self._data_of_half
+        shard = check_feeds(needed, {port.name: rows[port.name] for port in needed})
         if any(port.name == FIRST_ROW for port in self._half.inputs):
             shard[FIRST_ROW] = np.array(first, np.int64)
         if isinstance(self._half, StagedHalf):
@@ -180,12 +188,15 @@ class ReducedStepRunner(StepRunner):
         )
 
 
+def _size(size: Any) -> int | str:
+    return size if isinstance(size, int) else str(size)
+
+
 def _check_reducible(step: Step) -> None:
     for name, reason in step.reductions.irreducible.items():
         raise ModelError(
             f"several processes cannot train {step.recipe.model.name}: of {name!r}, {reason}",
-            hint="one process trains it; or train what depends on each other in turn, in recipes "
-            "of their own",
+            hint="one process trains it",
         )
     for v in unnumbered(step.gradient, step.recipe.trained_model.examples):
         raise ModelError(

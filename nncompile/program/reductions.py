@@ -125,7 +125,10 @@ class Reductions:
     def add_later(self, name: str) -> None:
         """A loss or rule that sees what an earlier update of the same step made of the rows of one
         process alone."""
-        self.irreducible[name] = "it sees what an earlier update of the same step changed"
+        self.irreducible[name] = (
+            "it sees what an earlier update of the same step changed; train them in turn, in "
+            "recipes of their own"
+        )
 
     def add_metrics(self, metrics: Iterable[str], sums: Accumulation) -> None:
         """The metrics, and the parts that they consist of. A metric of several parts is computed of

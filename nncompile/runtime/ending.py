@@ -17,8 +17,9 @@ def ends_with(code: int) -> None:
 
 
 def end_in_time(finish: Callable[[], object], seconds: float) -> None:
-    """Calls a function that may not come to its end, as the process does: after so many seconds the
-    process is ended, with the exit code that was noted, or 1 after an error that nobody caught."""
+    """Calls a function that may not come to its end, but lets other threads run, as the process
+    does: after so many seconds the process is ended, with the exit code that was noted, or 1 after
+    an error that nobody caught."""
     threading.Thread(target=_end, args=(seconds,), daemon=True).start()
     finish()
 
