@@ -13,45 +13,20 @@ from nncompile import elementwise as e
 from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import apply
-from nncompile.ir.types import DTYPES, DType, i32, i64
+from nncompile.ir.types import INTEGERS, DType, i32, i64
 from tests.backends import everywhere
+from tests.test_integers_of_all_widths import ends
 
-INTEGERS = [d for d in DTYPES if d.is_integer]
-OPERATIONS: dict[str, Callable[..., Any]] = {
+BESIDE: dict[str, Callable[..., Any]] = {
     "floor_divide": np.floor_divide,
     "mod": np.mod,
-    "fmod": np.fmod,
     "left_shift": np.left_shift,
     "right_shift": np.right_shift,
 }
 
 
-def ends(dtype: DType) -> np.ndarray:
-    limits = np.iinfo(dtype.numpy)
-    bits = limits.bits
-    numbers = [0, 1, 2, 3, 7, bits - 2, bits - 1, bits, bits + 1, 2 * bits]
-    numbers += [-n for n in numbers]
-    numbers += [limits.min, limits.min + 1, limits.min + 7, limits.max // 2, limits.max - 1]
-    numbers += [limits.max]
-    kept = sorted({n for n in numbers if limits.min <= n <= limits.max})
-    return np.asarray(kept, dtype.numpy)
-
-
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_integers_are_numpys_at_every_pair_of_ends(name: str, dtype: DType) -> None:
-    a, b = (g.reshape(-1) for g in np.meshgrid(ends(dtype), ends(dtype)))
-    x, y = (apply(Input(n, dtype["n"])) for n in "xy")
-    graph = Graph("pairs", {"z": getattr(e, name)(x, y)}, (x, y))
-    with np.errstate(all="ignore"):
-        expected = OPERATIONS[name](a, b)
-    for found in everywhere(graph, {"x": a, "y": b}).values():
-        np.testing.assert_array_equal(found["z"], expected)
-        assert found["z"].dtype == dtype.numpy
-
-
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("name", ["floor_divide", "mod", "left_shift", "right_shift"])
+@pytest.mark.parametrize("name", BESIDE)
 def test_integers_are_numpys_beside_a_number(name: str, dtype: DType) -> None:
     a = ends(dtype)
     x = apply(Input("x", dtype["n"]))
@@ -59,7 +34,7 @@ def test_integers_are_numpys_beside_a_number(name: str, dtype: DType) -> None:
     made = {str(n): getattr(e, name)(x, n) for n in numbers}
     made |= {f"from {n}": getattr(e, name)(n, x) for n in numbers}
     graph = Graph("numbers", made, (x,))
-    function = OPERATIONS[name]
+    function = BESIDE[name]
     # onnx's own inference of shapes computes with such numbers, and refuses those that wrap.
     for found in everywhere(graph, {"x": a}, to_model).values():
         for n in numbers:

@@ -24,6 +24,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "multiply": lambda x, y: x * y,
     "floor_divide": lambda x, y: x // y,
     "mod": lambda x, y: x % y,
+    "fmod": dsl.fmod,
     "bitwise_and": lambda x, y: x & y,
     "bitwise_or": lambda x, y: x | y,
     "bitwise_xor": lambda x, y: x ^ y,
@@ -55,11 +56,16 @@ UNARY: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def numbers(dtype: DType) -> np.ndarray:
+def ends(dtype: DType) -> np.ndarray:
+    """Numbers at the ends of the type, beside zero and about the widths of shifts, in no order."""
     limits = np.iinfo(dtype.numpy)
-    chosen = {limits.min, limits.min + 1, limits.max, limits.max - 1, limits.max // 2, 0, 1, 2, 7}
-    chosen |= {limits.max // 2 + 1, limits.max // 3} | ({-1, -2, -7} if limits.min < 0 else set())
-    return np.array(sorted(chosen, key=lambda n: n * 37 % 1009), dtype.numpy)
+    bits = limits.bits
+    numbers = [0, 1, 2, 3, 7, bits - 2, bits - 1, bits, bits + 1, 2 * bits]
+    numbers += [-n for n in numbers]
+    numbers += [limits.min, limits.min + 1, limits.min + 7, limits.max // 3, limits.max // 2]
+    numbers += [limits.max // 2 + 1, limits.max - 1, limits.max]
+    kept = {n for n in numbers if limits.min <= n <= limits.max}
+    return np.array(sorted(kept, key=lambda n: n * 37 % 1009), dtype.numpy)
 
 
 def check(graph: Graph, feeds: dict[str, np.ndarray]) -> None:
@@ -72,7 +78,7 @@ def check(graph: Graph, feeds: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_pairs(dtype: DType) -> None:
-    one = numbers(dtype)
+    one = ends(dtype)
     x, y = (a.ravel() for a in np.meshgrid(one, one, indexing="ij"))
     graph = Graph(
         "pairs", {n: f(leaf("x", dtype["n"]), leaf("y", dtype["n"])) for n, f in BINARY.items()}
@@ -89,7 +95,7 @@ def test_pairs(dtype: DType) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_single_numbers(dtype: DType) -> None:
     graph = Graph("single", {name: f(leaf("x", dtype["n"])) for name, f in UNARY.items()})
-    x = numbers(dtype)
+    x = ends(dtype)
     check(graph, {"x": x})
     found = evaluate(graph, {"x": x})
     wide = np.uint64 if dtype is u64 else np.int64
@@ -110,7 +116,7 @@ def test_literals(dtype: DType) -> None:
         outputs |= {f"where {i}": dsl.where(x > 1, x, number), f"equal {i}": number == x}
         if number:
             outputs |= {f"by {i}": x // number, f"rest {i}": x % number}
-    check(Graph("literals", outputs), {"x": numbers(dtype)})
+    check(Graph("literals", outputs), {"x": ends(dtype)})
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -120,7 +126,7 @@ def test_conversions(dtype: DType) -> None:
     outputs = {d.name: cast(x, d) for d in DTYPES if d is not dtype}
     if dtype.bits > 16:  # what is beyond the greatest number of float16 is none of it
         outputs.pop("float16")
-    check(Graph("conversions", outputs), {"x": numbers(dtype)})
+    check(Graph("conversions", outputs), {"x": ends(dtype)})
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
