@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,38 +26,11 @@ from nncompile.program.initialization import initial_values
 from nncompile.program.model_file import load
 from nncompile.train import Trainer
 from tests.layer_checks import first_value
-
-GUIDE = '''
-"""A digit classifier: its activation, its block, its loss, its training."""
-from dsl import (Dense, Dropout, Layer, accuracy, adamw, cosine, cross_entropy, f32, flatten, formula, i64, model, sigmoid,
-                 softmax, training)
-
-@formula
-def swish(x, beta=1):
-    """x·σ(βx)"""
-    return x * sigmoid(beta * x)
-
-class Residual(Layer):
-    """x + f(x), f two dense layers as wide as x."""
-    drop: float = 0.1
-
-    def __call__(self, x):
-        width = x.shape[-1]
-        return x + (x >> Dense(width, swish) >> Dropout(self.drop) >> Dense(width))
-
-@model(predict=("logits", "probabilities"))
-def digits(image=f32["batch", 1, 8, 8], label=i64["batch"]):
-    logits = image >> flatten >> Dense(128, swish, name="stem") >> Residual(name="a") >> Residual(name="b") >> Dense(10, name="head")
-    return {"logits": logits, "probabilities": softmax(logits), "loss": cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
-
-recipe = training(digits, minimize="loss", optimizer=adamw(cosine(3e-3, warmup=100, steps=2000)), batch_size=64)
-'''  # noqa: E501
+from tests.trained_examples import EXAMPLES
 
 
-def test_a_whole_model_file_with_a_formula_a_layer_and_a_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "guide.py"
-    path.write_text(GUIDE, encoding="utf-8")
-    declared = load(path)
+def test_a_whole_model_file_with_a_formula_a_layer_and_a_recipe() -> None:
+    declared = load(EXAMPLES / "digits.py")
     assert list(declared.model.parameters)[::2] == [
         "stem.weight",
         "a.dense.weight",
@@ -70,7 +42,7 @@ def test_a_whole_model_file_with_a_formula_a_layer_and_a_recipe(tmp_path: Path) 
     assert str(declared.model.outputs["probabilities"].type) == "f32[batch, 10]"
     random = np.random.default_rng(0)
     data = {
-        "image": random.uniform(0, 1, (128, 1, 8, 8)).astype(np.float32),
+        "image": random.uniform(0, 16, (128, 1, 8, 8)).astype(np.float32),
         "label": random.integers(0, 10, 128),
     }
     trainer = Trainer(declared.recipe)

@@ -38,14 +38,12 @@ SPELLINGS: dict[str, Callable[[Any, Value, list[str]], str]] = {
     "Gather": lambda op, v, a: f"take({a[0]}, {a[1]}, axis={op.axis})",
     "Iota": lambda op, v, a: f"iota({literal(op.size)}, {op.dtype})",
     "LogSoftmax": lambda op, v, a: f"log_softmax({a[0]}, {op.axis})",
-    "LogSumExp": lambda op, v, a: f"logsumexp({a[0]}, {op.axes}, keepdims={op.keepdims})",
     "MatMul": lambda op, v, a: f"{a[0]} @ {a[1]}",
     "Pad": lambda op, v, a: (
         f"pad({a[0]}, {literal(tuple(zip(op.before, op.after, strict=True)))}, "
         f"constant_values={op.value!r})"
     ),
     "Pooled": lambda op, v, a: f"pooled({a[0]})",
-    "Prod": lambda op, v, a: f"prod({a[0]}, {op.axis}, keepdims={op.keepdims})",
     "Reshape": lambda op, v, a: f"reshape({a[0]}, {literal(op.shape)})",
     "ScatterAdd": lambda op, v, a: f"add_along_axis({', '.join(a)}, axis={op.axis})",
     "SizeOf": lambda op, v, a: f"size_value({literal(op.size)}, {op.dtype})",
@@ -56,14 +54,11 @@ SPELLINGS: dict[str, Callable[[Any, Value, list[str]], str]] = {
     "Training": lambda op, v, a: f"while_training({a[0]}, {a[1]})",
     "Transpose": lambda op, v, a: f"transpose({a[0]}, {op.axes})",
 }
-for _name, _function in (("Sum", "sum"), ("Max", "max"), ("Min", "min")):
-    SPELLINGS[_name] = lambda op, v, a, f=_function: (  # type: ignore[misc]
-        f"{f}({a[0]}, {op.axes}, keepdims={op.keepdims})"
-    )
-for _name, _function in (("ArgMax", "argmax"), ("ArgMin", "argmin")):
-    SPELLINGS[_name] = lambda op, v, a, f=_function: (  # type: ignore[misc]
-        f"{f}({a[0]}, {op.axis}, keepdims={op.keepdims})"
-    )
+for _names, _along in (("Sum Max Min LogSumExp", "axes"), ("Prod ArgMax ArgMin", "axis")):
+    for _name in _names.split():
+        SPELLINGS[_name] = lambda op, v, a, f=_name.lower(), along=_along: (  # type: ignore[misc]
+            f"{f}({a[0]}, {getattr(op, along)}, keepdims={op.keepdims})"
+        )
 
 
 def printed(program: Program) -> str:
