@@ -31,6 +31,7 @@ from nncompile.compiler.compile import compile_step
 from nncompile.parallel import mpi
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.vectors import vector_of
+from nncompile.program.gradient_stages import buckets_of
 from nncompile.runtime.native import native_library
 
 SUBJECTS = {
@@ -45,6 +46,8 @@ TARGETS = {"mlp-1024-2048-2048-1000": 1.6, "resnet-20": 1.8, "gpt": 1.8}
 
 SHARED = "memory that both see"
 ONE, WHOLE, PART = "one process", "each all of the update", "each a part of the update"
+OVERLAPPED = "reduced while others are computed"
+BUCKET = 4 * 2**20  # bytes of a bucket that is reduced so; of the smaller networks there is one
 SIZES = tuple(4**i for i in range(4, 13))  # bytes: 256 to 16 million
 SECONDS = 15.0  # of a network
 LIMIT = 900.0  # of the job
@@ -150,7 +153,12 @@ def chosen_workload(key: str) -> Workload:
 
 
 def measured(
-    whole: Processes, part: Processes, workload: Workload, native: bool, seconds: float
+    whole: Processes,
+    part: Processes,
+    overlapping: Processes,
+    workload: Workload,
+    native: bool,
+    seconds: float,
 ) -> Scaling:
     """A workload in all ways, which take turns in an order of chance; the first process alone
     while the other one waits."""
@@ -160,14 +168,17 @@ def measured(
     options = "cpu", 1, None, native, False
     runners: dict[str, Any] = {WHOLE: whole.runner(several, state, *options)}
     runners[PART] = part.runner(several, state, *options)
+    if len(buckets_of(several.source, overlapping.overlap or BUCKET)) > 1:
+        runners[OVERLAPPED] = overlapping.runner(several, state, *options)
+    ways = [ONE, *runners]
     if whole.is_first:
         runners[ONE] = one.runner(state, threads=1, native=native)
     (batch,) = replace(workload, batch=whole.size * workload.batch).batches(1)
     own = {name: x[: workload.batch] for name, x in batch.items()}
-    times: dict[str, list[float]] = {ONE: [], WHOLE: [], PART: []}
+    times: dict[str, list[float]] = {way: [] for way in ways}
     draw, end, turn = random.Random(0), time.monotonic() + seconds, 0
     while _all(whole, turn < 3 or time.monotonic() < end):
-        for way in draw.sample(sorted(times), len(times)):
+        for way in draw.sample(ways, len(ways)):
             whole.group.barrier()
             if way in runners:
                 took = _step_seconds(runners[way], own if way == ONE else batch)
@@ -218,6 +229,7 @@ def _sum_seconds(processes: Processes, call: Any, size: int) -> float:
 def table_of(result: Result) -> Table:
     """What was measured."""
     names = ("rows each", "one, ms", "two, ms", "speedup", "parts, ms", "speedup", "target")
+    names = (*names, "overlapped, ms")
     title = "Weak scaling to two processes, each on a core; parts: each updates a part"
     table = table_with(title, ["network", "kernels"], names)
     for row in result.rows:
@@ -231,7 +243,9 @@ def _cells(row: Scaling) -> list[str]:
     for way in (WHOLE, PART):
         cells += [number(1e3 * row.seconds[way]), f"{row.speedup(way):.2f}"]
     target = TARGETS.get(row.workload)
-    return [*cells, "" if target is None else f"{target:g}{'*' if row.is_short else ''}"]
+    cells.append("" if target is None else f"{target:g}{'*' if row.is_short else ''}")
+    late = row.seconds.get(OVERLAPPED)
+    return [*cells, "–" if late is None else number(1e3 * late)]
 
 
 def model_table(result: Result) -> Table:
@@ -273,7 +287,7 @@ def links_line(result: Result) -> str:
 def markdown(result: Result) -> str:
     """The tables for a page."""
     head = ["network", "kernels", "rows each", "one, ms", "two, ms", "speedup"]
-    head += ["parts, ms", "speedup", "target"]
+    head += ["parts, ms", "speedup", "target", "overlapped, ms"]
     measured_lines = [head, ["---"] * len(head), *map(_cells, result.rows)]
     model_head = ["network (a model)", "link", "algorithm", *(f"{p:,}" for p in COUNTS)]
     model_lines = [model_head, ["---"] * len(model_head), *_model_rows(result)]
@@ -282,11 +296,11 @@ def markdown(result: Result) -> str:
 
 def main(seconds: str, *keys: str) -> None:
     """One of the processes of the job: prints the result as JSON."""
-    whole, part = mpi(), mpi(shard_optimizer=True)
+    whole, part, overlapping = mpi(), mpi(shard_optimizer=True), mpi(overlap=BUCKET)
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[whole.rank]})
     sums = measured_sums(whole)
     rows = [
-        measured(whole, part, chosen_workload(key), native, float(seconds))
+        measured(whole, part, overlapping, chosen_workload(key), native, float(seconds))
         for native in ((False, True) if native_library() is not None else (False,))
         for key in keys
     ]

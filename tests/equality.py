@@ -74,13 +74,15 @@ def parameters(options: dict[str, Any], parallel: Any = None) -> dict[str, Any]:
     return trainer.params
 
 
-def compared(parallel: Any, sharing: Any) -> None:
+def compared(parallel: Any, sharing: Any, overlapping: Any) -> None:
     """What one process of several computes: prints the differences from one alone as JSON. Those
-    who are `sharing` make parts of the update."""
+    who are `sharing` make parts of the update; the last ones reduce early."""
     found = {}
     cases = {name: (parallel, options) for name, options in CASES.items()}
     cases |= {f"{name}, each with its part of the update": (sharing, CASES[name])
               for name in SHARDED}  # fmt: skip
+    overlapped = "masked mean, reduced while others are computed"
+    cases[overlapped] = overlapping, CASES["masked mean"]
     cases[ADAM] = sharing, {"optimizer": adam(1e-3)}
     for name, (processes, options) in cases.items():
         several = parameters(options, processes)
@@ -145,7 +147,8 @@ def main() -> None:
     parser.add_argument("--examples", action="store_true", help="train the examples")
     chosen = parser.parse_args()
     if chosen.job:
-        compared(nncompile.mpi(), nncompile.mpi(shard_optimizer=True))
+        mpi = nncompile.mpi
+        compared(mpi(), mpi(shard_optimizer=True), mpi(overlap=4096))
     elif chosen.examples:
         examples()
     else:

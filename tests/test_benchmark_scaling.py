@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks import __main__ as command
 from benchmarks import document, scaling
 from benchmarks.peers.base import Absent
-from benchmarks.scaling import ONE, PART, WHOLE, Result, Scaling, Sums
+from benchmarks.scaling import ONE, OVERLAPPED, PART, WHOLE, Result, Scaling, Sums
 from benchmarks.scaling_model import ALGORITHMS, Link, efficiency, fitted, greatest, reduction
 from nncompile.parallel.processes import Processes
 from tests.parallel_checks import checked
@@ -30,11 +30,13 @@ def test_two_processes_are_measured_in_all_ways() -> None:
 
     def work(processes: Processes) -> tuple[Scaling, Sums]:
         part = Processes(processes.group.apart(), shard_optimizer=True)
-        row = scaling.measured(processes, part, workload, False, 0.0)
+        late = Processes(processes.group.apart(), overlap=300)
+        row = scaling.measured(processes, part, late, workload, False, 0.0)
         return row, scaling.measured_sums(processes, [256, 4096])
 
     (first, sums), (other, _) = checked(in_threads(2, work))
     assert all(0 < x < 5 for x in first.seconds.values())
+    assert first.seconds.keys() == {ONE, WHOLE, PART, OVERLAPPED}
     assert other.seconds[ONE] == 0  # the first alone makes these steps
     assert first.parameters == 8 * 16 + 16 + 16 * 4 + 4
     assert sums.mpi.keys() == sums.shared.keys() == {256, 4096}

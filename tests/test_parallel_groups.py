@@ -28,6 +28,10 @@ def check(group: Group) -> None:
     greatest = np.array([rank, -rank])
     group.allreduce(greatest, operation="max")
     assert greatest.tolist() == [size - 1, 0]
+    begun = np.full(100, rank, np.float32)
+    wait = group.begin_sum(begun)
+    wait()
+    np.testing.assert_array_equal(begun, np.full(100, total, np.float32))
     bounds = [*[0, 0, *range(3, 3 * size, 2)][:size], 3 * size]  # the first has none
     first, last = bounds[rank : rank + 2]
     vector = np.arange(3.0 * size)

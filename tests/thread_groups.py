@@ -68,6 +68,10 @@ class ThreadGroup:
         for i, x in enumerate(arrays):
             x[...] = combine([parts[i] for parts in every], axis=0)
 
+    def begin_sum(self, array: Any) -> Callable[[], None]:
+        self.allreduce(array)
+        return lambda: None
+
     def reduce_scatter(self, array: Any, bounds: Sequence[int]) -> None:
         first, last = bounds[self.rank : self.rank + 2]
         array[first:last] = np.sum(self._all(array.copy()), axis=0)[first:last]

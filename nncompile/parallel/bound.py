@@ -25,6 +25,9 @@ class BoundHalf:
         self._bindings = tuple(map(self._bound, states))
         self._runs = tuple(map(session.runner, self._bindings))
         self._inputs: BatchInputs | None = None
+        ports = session.outputs
+        self._free = [p.name for p in ports if p.name not in direct and not p.is_static]
+        self._order = [p.name for p in ports]
 
     def run(self, side: int, shard: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs that are not written to their place, of those rows and of the state of that
@@ -36,6 +39,8 @@ class BoundHalf:
             inputs = self._inputs = BatchInputs(shard, *about)
             inputs.fed(shard, side)
         binding = self._bindings[side]
+        for name in self._free:  # or an output keeps the sizes of the first run
+            binding.bind_output(name, "cpu")
         try:
             if is_first:
                 give_back()
@@ -44,8 +49,7 @@ class BoundHalf:
                 self._runs[side]()
         except RUN_ERRORS as error:
             raise self._session.failure(error, shard) from error
-        names = [port.name for port in self._session.outputs]
-        results = dict(zip(names, binding.get_outputs(), strict=True))
+        results = dict(zip(self._order, binding.get_outputs(), strict=True))
         return {n: array_of(x) for n, x in results.items() if n not in self._direct}
 
     def _device(self, name: str) -> tuple[str, int]:

@@ -27,6 +27,10 @@ class Group(Protocol):
         """Makes each array the sum, or the elementwise maximum, of those of all processes: the same
         bits in all of them."""
 
+    def begin_sum(self, array: Array) -> Callable[[], None]:
+        """Begins to make the array the sum of those of all processes, and gives what waits until it
+        is."""
+
     def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
         """Makes the part of the vector that is this process's that of the sum of all: the part of
         process i is from `bounds[i]` to `bounds[i + 1]`. What becomes of the rest is not said."""

@@ -3,7 +3,7 @@ averaged from time to time: local SGD, and federated averaging."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,8 @@ class LocalStepRunner(ReducedStepRunner):
 class _Alone:
     """Processes between two averagings: each reduces what it has with nobody."""
 
+    overlap = None
+
     def __init__(self, processes: Telling) -> None:
         self.rank, self.size = processes.rank, processes.size
         self.group: Group = _OneGroup()
@@ -146,6 +148,10 @@ class _OneGroup:
 
     def allreduce(self, *arrays: Array, operation: Operation = "sum") -> None:
         """They are the sum."""
+
+    def begin_sum(self, array: Array) -> Callable[[], None]:
+        """It is the sum."""
+        return self.barrier
 
     def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
         """It is the sum."""

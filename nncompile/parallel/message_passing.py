@@ -46,6 +46,13 @@ class MpiGroup:
         start = partial(self._world.Iallreduce, self._mpi.IN_PLACE, op=op)
         self._complete(*(partial(start, x) for x in arrays))
 
+    def begin_sum(self, array: Array) -> Callable[[], None]:
+        """MPI goes on with it while it is asked, or by itself where the network does."""
+        begun: list[Any] = []
+        start = partial(self._world.Iallreduce, self._mpi.IN_PLACE, array, op=self._mpi.SUM)
+        self._guarded(lambda: begun.append(start()))
+        return lambda: self._complete(lambda: begun[0])
+
     def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
         """Parts of any lengths."""
         part = array[bounds[self.rank] : bounds[self.rank + 1]]
@@ -121,9 +128,17 @@ class MpiGroup:
 
     def _complete(self, *starts: Callable[[], Any]) -> None:
         """Starts what does not wait, and waits for it."""
-        try:
+
+        def work() -> None:
             pending, are_done = [start() for start in starts], self._mpi.Request.Testall
             wait_until(lambda: bool(are_done(pending)), self.rank, self._timeout)
+
+        self._guarded(work)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """Does what another process takes part in."""
+        try:
+            work()
         except self._mpi.Exception as error:
             self._check(error)
             raise self._lost() from None
@@ -155,6 +170,7 @@ def mpi(
     shard_optimizer: bool = False,
     elastic: bool = False,
     every: int | None = None,
+    overlap: int | None = None,
 ) -> Processes:
     """The processes that `mpirun -n N python SCRIPT.py` started, for `Trainer(recipe,
     parallel=mpi())`: each runs the same script, and computes its rows of every batch. One that does
@@ -162,7 +178,9 @@ def mpi(
     not to be all of them. With `shard_optimizer` each holds the state of the optimizer for its
     part of the parameters alone, and makes that part of the update (ZeRO, stage 1). With
     `every=8`, each makes the steps of its own rows alone, and their states are averaged after every
-    eighth step and every epoch (local SGD).
+    eighth step and every epoch (local SGD). With `overlap`, a number of bytes, gradients are
+    reduced in buckets of about so many, while others are computed; where there is one bucket alone,
+    afterwards.
 
     With `elastic`, under `mpirun --with-ft ulfm`, the others outlive a process that is killed: they
     get a `LostProcessError`, and `survivors()` are the processes to go on with. Those that have
@@ -182,9 +200,8 @@ def mpi(
             "without",
         )
     world = module.COMM_WORLD if communicator is None else communicator
-    return Processes.of(
-        MpiGroup(world, timeout), elastic, shard_optimizer=shard_optimizer, every=every
-    )
+    options: dict[str, Any] = {"shard_optimizer": shard_optimizer, "every": every}
+    return Processes.of(MpiGroup(world, timeout), elastic, overlap=overlap, **options)
 
 
 def outlives_processes() -> bool:

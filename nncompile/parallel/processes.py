@@ -42,7 +42,11 @@ class Processes:
     """
 
     def __init__(
-        self, group: Group, shard_optimizer: bool = False, every: int | None = None
+        self,
+        group: Group,
+        shard_optimizer: bool = False,
+        every: int | None = None,
+        overlap: int | None = None,
     ) -> None:
         self.group = group
         if every is not None and whole_number("every", every, 1) and shard_optimizer:
@@ -51,7 +55,20 @@ class Processes:
                 "those of all",
                 hint="give one of them",
             )
-        self._options = {"shard_optimizer": shard_optimizer, "every": every}
+        if overlap is not None and whole_number("overlap", overlap, 1):
+            other = "shard_optimizer" if shard_optimizer else "every"
+            if shard_optimizer or every is not None:
+                raise ModelError(
+                    "overlap reduces all gradients in each process at each step, which "
+                    f"{other} does not",
+                    hint="give one of them",
+                )
+        self.overlap = overlap
+        self._options: dict[str, Any] = {
+            "shard_optimizer": shard_optimizer,
+            "every": every,
+            "overlap": overlap,
+        }
         # Those whose state lies in several processes, and those that have made steps.
         self._runners: list[weakref.ref[Shares]] = []
         self._used: list[Shares] = []

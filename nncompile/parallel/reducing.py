@@ -59,10 +59,20 @@ class _Bucket:
 
 
 @dataclass
+class _Early:
+    """Long tensors side by side, whose reduction is begun before others are there."""
+
+    vector: Array
+    names: list[str]
+    wait: Callable[[], None] | None = None
+
+
+@dataclass
 class Reducing:
     """Reduces tensors of those types by these rules, in the order of `first`, then of the others.
     Those that are `weighted` are given times their weight. Of the tensors of `sections` each
-    process gets the rows that it owns."""
+    process gets the rows that it owns. The long ones of `early` are reduced from where `begin` says
+    that they are there."""
 
     group: Group
     rules: Mapping[str, Reduction]
@@ -70,11 +80,13 @@ class Reducing:
     first: Iterable[str] = ()
     weighted: Collection[str] = ()
     sections: Sequence[Section] = ()
+    early: Sequence[Sequence[str]] = ()
     _tensors: dict[str, _Tensor] = field(init=False, default_factory=dict)
     _apart: dict[str, Array] = field(init=False, default_factory=dict)
     _rows: dict[str, Port] = field(init=False, default_factory=dict)
     _owned: dict[str, slice | None] = field(init=False, default_factory=dict)
     _buckets: list[_Bucket] = field(init=False, default_factory=list)
+    _early: list[_Early] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         ports = {port.name: port for port in self.ports if port.name in self.rules}
@@ -95,10 +107,13 @@ class Reducing:
             self._own(section)
             layout = Layout(section, lengths, _LINE)
             self._place(layout.starts, layout.count, ports, layout.bounds)
-        left, starts, count = [n for n in lengths if n not in self._tensors], {}, 0
-        for name in left:
-            starts[name] = count
-            count += -(-lengths[name] // _LINE) * _LINE
+        for names in self.early:
+            starts, count = _placed({n: lengths[n] for n in names if n in lengths})
+            vector = aligned(count, np.dtype(np.float32))
+            for name, start in starts.items():
+                self._enter(ports[name], vector[start : start + lengths[name]])
+            self._early.append(_Early(vector, list(starts)))
+        starts, count = _placed({n: x for n, x in lengths.items() if n not in self._tensors})
         self._place(starts, count, ports)
         self._short = aligned(sum(map(_length, short)), np.dtype(np.float64))
         end = 0
@@ -141,13 +156,42 @@ class Reducing:
         """Where tensors are to be computed: they need not be given to `reduced`."""
         return {name: t.view for name, t in self._tensors.items() if t.is_direct}
 
+    def begin(self, number: int, given: Mapping[str, Array] | None) -> None:
+        """Begins to reduce those early tensors; what is not computed in place is `given`, or None
+        by a process without rows. Means are multiplied by their weight, which is given, too."""
+        early = self._early[number]
+        for name in early.names:
+            tensor = self._tensors[name]
+            weight = tensor.rule.weight if tensor.rule.kind == "mean" else None
+            if given is None:
+                tensor.view[...] = 0
+                continue
+            if not tensor.is_direct:
+                tensor.view[...] = given[name]
+            if weight is not None and name not in self.weighted:
+                multiply(tensor.view, float(given[weight]))
+        early.wait = self.group.begin_sum(early.vector)
+
+    def _end(self, totals: Mapping[str, float]) -> None:
+        """Waits for what was begun, and divides means by the weights of all."""
+        for early in self._early:
+            assert early.wait is not None
+            early.wait()
+            ones = dict.fromkeys(totals, 1.0)
+            for name in early.names:
+                factor = self._factor(name, ones, totals, self.group.size)
+                multiply(self._tensors[name].view, factor)
+
     def reduced(
         self, given: Mapping[str, Array] | None, old: Callable[[str], Array]
     ) -> dict[str, Array]:
         """The tensors of all processes, of those of sections the rows that are owned; None is given
         by one without rows, which counts nothing. What is not computed in place is `given`, and
         `old` gives the states that changes are added to."""
+        begun = {name for early in self._early for name in early.names}
         for name, tensor in self._tensors.items():
+            if name in begun:
+                continue
             if given is None:
                 tensor.view[...] = 0
             elif not tensor.is_direct:
@@ -165,6 +209,7 @@ class Reducing:
             multiply(self._tensors[name].view, self._factor(name, ones, totals, size))
         for bucket in self._buckets:
             bucket.reduce([self._factor(name, own, totals, size) for name in bucket.names])
+        self._end(totals)
         for name, tensor in self._tensors.items():
             if tensor.rule.kind == "change":
                 tensor.view[...] += old(name)
@@ -214,6 +259,15 @@ class Reducing:
 def _is_long(port: Port) -> bool:
     is_float32 = port.dtype.kind not in "iub" and port.dtype.itemsize <= 4
     return is_float32 and _length(port) > _SHORT
+
+
+def _placed(lengths: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Where tensors begin that lie one after the other, and the end."""
+    starts, count = {}, 0
+    for name, length in lengths.items():
+        starts[name] = count
+        count += -(-length // _LINE) * _LINE
+    return starts, count
 
 
 def _length(port: Port) -> int:

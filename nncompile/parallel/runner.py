@@ -14,9 +14,11 @@ from nncompile.ir.op import described
 from nncompile.ir.types import Array
 from nncompile.parallel.bound import BoundHalf
 from nncompile.parallel.meeting import Meeting
+from nncompile.parallel.overlapped import OverlappedHalf
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.staged import StagedHalf
 from nncompile.program.first_row import FIRST_ROW, unnumbered
+from nncompile.program.gradient_stages import buckets_of
 from nncompile.program.shared_statistics import stages_of
 from nncompile.program.step import Step
 from nncompile.program.update_sections import Section
@@ -57,20 +59,33 @@ class ReducedStepRunner(StepRunner):
         start = partial(step_session, providers=providers, threads=threads, native=native)
         self._new_session: Callable[[bytes], Session] = start
         stages, half = stages_of(source), None
-        self._half: Session | StagedHalf
+        self._half: Session | StagedHalf | OverlappedHalf
+        early = self._early(source, stages)
         if stages:
             self._half = StagedHalf(processes, compiled, stages, start)
+        elif early:
+            self._half = OverlappedHalf(compiled, early, start)
         else:
             self._half = half = start(compiled.content("gradient"))
         rules, first = source.reductions.by_name, source.reductions.gradients
         weighted = first if stages else ()
-        about = self._half.outputs, first, weighted, self._sections
+        about = self._half.outputs, first, weighted, self._sections, early
         self._reducing = Reducing(processes.group, rules, *about)
         self._direct = self._reducing.direct
         options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
         super().__init__(self._update(compiled), state, providers, threads, **options)
         self._bound = None if half is None else BoundHalf(half, self._states_of_half, self._direct)
+        if isinstance(self._half, OverlappedHalf):
+            self._half.bind(self._states_of_half, self._direct)
         self._whole: dict[str, Array] = {}
+
+    def _early(self, source: Step, stages: Sequence[object]) -> Sequence[Sequence[str]]:
+        """The gradients that are reduced while others are computed, in buckets."""
+        most = self._processes.overlap
+        if most is None or stages or self._sections:
+            return ()
+        buckets = buckets_of(source, most)
+        return buckets if len(buckets) > 1 else ()
 
     def _update(self, compiled: CompiledStep) -> bytes:
         """The file of what this process computes of what was reduced."""
@@ -159,8 +174,18 @@ class ReducedStepRunner(StepRunner):
             for name, view in self._direct.items() if found else ():
                 view[...] = found[name]
             return found or None
+        if isinstance(self._half, OverlappedHalf):
+            given = shard if last > first else None
+            return self._half.run(self._at.current, given, self._begin(given)) or None
         assert self._bound is not None
         return self._bound.run(self._at.current, shard) if last > first else None
+
+    def _begin(self, shard: object) -> Callable[[int, Mapping[str, Array]], None]:
+        def made(number: int, known: Mapping[str, Array]) -> None:
+            self._processes.meet()  # so that no process waits for one that failed
+            self._reducing.begin(number, None if shard is None else known)
+
+        return made
 
     def _views_of_half(self) -> dict[str, Array]:
         names = {port.name for port in self._half.inputs}

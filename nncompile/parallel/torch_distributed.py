@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
@@ -33,6 +33,12 @@ class TorchGroup:
         op = getattr(self._distributed.ReduceOp, operation.upper())
         start = partial(self._distributed.all_reduce, op=op, group=self._group, async_op=True)
         self._wait(*(start(self._tensor(x)) for x in arrays if x.size))
+
+    def begin_sum(self, array: Array) -> Callable[[], None]:
+        """In a thread of gloo's."""
+        tensor = self._tensor(array)
+        work = self._distributed.all_reduce(tensor, group=self._group, async_op=True)
+        return lambda: self._wait(work)
 
     def reduce_scatter(self, array: Array, bounds: Sequence[int]) -> None:
         """The whole sum, as gloo has no parts of it."""
@@ -91,7 +97,10 @@ class TorchGroup:
 
 
 def torch_distributed(
-    timeout: float = TIMEOUT, shard_optimizer: bool = False, every: int | None = None
+    timeout: float = TIMEOUT,
+    shard_optimizer: bool = False,
+    every: int | None = None,
+    overlap: int | None = None,
 ) -> Processes:
     """The processes that `torchrun --nproc-per-node N SCRIPT.py` started, for `Trainer(recipe,
     parallel=torch_distributed())`, where there is no MPI; see `mpi`. It joins those that are
@@ -105,7 +114,8 @@ def torch_distributed(
                 hint="torchrun --nproc-per-node 2 SCRIPT.py",
             )
         distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
-    return Processes(TorchGroup(None, timeout).apart(), shard_optimizer, every)
+    options: dict[str, Any] = {"shard_optimizer": shard_optimizer, "every": every}
+    return Processes(TorchGroup(None, timeout).apart(), overlap=overlap, **options)
 
 
 def _modules() -> tuple[Any, Any]:
