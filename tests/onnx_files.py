@@ -14,18 +14,23 @@ from onnx import TensorProto, helper, numpy_helper
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
+def nodes_of(lines: str) -> list[onnx.NodeProto]:
+    """The nodes of lines in the textual syntax of onnx."""
+    return list(onnx.parser.parse_graph(f"main () => () {{ {lines} }}").node)
+
+
 def written(
     path: Path,
-    nodes: Sequence[onnx.NodeProto],
+    nodes: Sequence[onnx.NodeProto] | str,
     inputs: Mapping[str, tuple[int, Sequence[Any]]],
     outputs: Sequence[str],
     weights: Mapping[str, Any] = {},
     opset: int = 17,
     **more: Any,
 ) -> Path:
-    """A file of these nodes; the types of its outputs are left to onnxruntime."""
+    """A file of these nodes, or lines of them; the types of its outputs are left to onnxruntime."""
     graph = helper.make_graph(
-        list(nodes),
+        nodes_of(nodes) if isinstance(nodes, str) else list(nodes),
         "main",
         [helper.make_tensor_value_info(n, t, s) for n, (t, s) in inputs.items()],
         [onnx.ValueInfoProto(name=n) for n in outputs],

@@ -67,11 +67,7 @@ def test_where_numbers_differ_nothing_is_written(
 
 def test_what_rounds_in_another_way_is_left_where_it_rounds_too_far(language: Path) -> None:
     # What the convolution adds, and the normalization takes away, costs digits unless it is folded.
-    nodes = [
-        node("Identity", ["x"], ["i"]),
-        node("Conv", ["i", "w", "mean"], ["a"]),
-        node("BatchNormalization", ["a", "one", "zero", "mean", "one"], ["y"]),
-    ]
+    nodes = "i = Identity(x)  a = Conv(i, w, mean)  y = BatchNormalization(a, one, zero, mean, one)"
     weights = {"w": weight(2, 3, 1, 1), "one": np.ones(2, np.float32),
                "zero": np.zeros(2, np.float32), "mean": np.float32([1e4, 1e4])}  # fmt: skip
     written(language / "m.onnx", nodes, {"x": (FLOAT, ["N", 3, 4, 4])}, ["y"], weights)
@@ -92,7 +88,7 @@ def written_text(path: Path) -> Path:
 
 
 def test_a_file_that_runs_on_nothing_that_is_drawn_is_not_written(language: Path) -> None:
-    nodes = [node("Reshape", ["x", "shape"], ["y"])]
+    nodes = "y = Reshape(x, shape)"
     inputs = {"x": (FLOAT, ["N", 7]), "shape": (onnx.TensorProto.INT64, [3])}
     written(language / "m.onnx", nodes, inputs, ["y"])
     message = fails("optimize", "m.onnx")
@@ -116,7 +112,7 @@ def test_a_file_that_onnxruntime_does_not_load_is_written_without_a_comparison(
 
 
 def test_a_file_of_random_numbers_is_written_without_a_comparison(language: Path) -> None:
-    nodes = [node("Identity", ["x"], ["a"]), node("Dropout", ["a", "rate", "yes"], ["y"])]
+    nodes = "a = Identity(x)  y = Dropout(a, rate, yes)"
     weights = {"rate": np.float32(0.5), "yes": np.bool_(True)}
     written(language / "m.onnx", nodes, {"x": (FLOAT, ["N", 40])}, ["y"], weights)
     message = fails("optimize", "m.onnx")

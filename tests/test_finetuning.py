@@ -141,7 +141,7 @@ def test_kernels_of_groups_and_transposed_ones_are_a_head(tmp_path: Path, kind: 
 def test_there_is_no_head_without_a_last_layer(tmp_path: Path) -> None:
     """Two ways to the output; results that others count on; no output, or several."""
     x = {"x": (FLOAT, ["n", 4])}
-    two_ways = [node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "x"], ["y"])]
+    two_ways = "a = MatMul(x, w)  y = Add(a, x)"
     file = written(tmp_path / "a.onnx", two_ways, x, ["y"], {"w": weight(4, 4)})
     with pytest.raises(ModelError, match="no product with a weight is between y and all that"):
         with_new_head(load_onnx(file), 3)
@@ -152,7 +152,7 @@ def test_there_is_no_head_without_a_last_layer(tmp_path: Path) -> None:
     file = written(tmp_path / "b.onnx", fixed, x, ["y"], constants)
     with pytest.raises(ModelError, match="last layer of y needs its size to be 6"):
         with_new_head(load_onnx(file), 3)
-    several = [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"])]
+    several = "a = MatMul(x, w)  b = Relu(a)"
     base = load_onnx(written(tmp_path / "c.onnx", several, x, ["a", "b"], {"w": weight(4, 6)}))
     with pytest.raises(ModelError, match="has 2 outputs of real numbers: say which one"):
         with_new_head(base, 3)
@@ -165,10 +165,7 @@ def test_there_is_no_head_without_a_last_layer(tmp_path: Path) -> None:
 
 
 def test_outputs_that_cannot_follow_are_left_out(tmp_path: Path) -> None:
-    nodes = [
-        node("MatMul", ["x", "w"], ["y"]),
-        node("Reshape", ["y", "pairs"], ["paired"]),
-    ]
+    nodes = "y = MatMul(x, w)  paired = Reshape(y, pairs)"
     weights = {"w": weight(4, 6), "pairs": np.array([-1, 3, 2])}
     file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y", "paired"], weights)
     changed, head = with_new_head(load_onnx(file), 5, "y")
@@ -363,7 +360,7 @@ def test_a_plan_says_what_does_not_fit(tmp_path: Path) -> None:
 
 def test_a_table_has_the_label_in_a_column(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
-    nodes = [node("Gemm", ["x", "w", "b"], ["y"])]
+    nodes = "y = Gemm(x, w, b)"
     weights = {"w": weight(2, 3), "b": weight(3)}
     file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", 2])}, ["y"], weights)
     rows = "\n".join(f"{i / 9},{1 - i / 9},{i % 3}" for i in range(9))

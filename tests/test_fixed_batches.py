@@ -19,7 +19,7 @@ node = helper.make_node
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_batch_that_the_file_fixes(tmp_path: Path, is_open: bool) -> None:
     """As torch's exporter fixes it, unless it is told not to."""
-    nodes = [node("Reshape", ["x", "shape"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    nodes = "a = Reshape(x, shape)  y = MatMul(a, w)"
     tensors = {"shape": np.array([0 if is_open else 1, 4]), "w": weight(4, 3)}
     file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, [1, 2, 2])}, ["y"], tensors)
     np.savez(tmp_path / "d.npz", x=weight(6, 2, 2), label=np.arange(6) % 3)

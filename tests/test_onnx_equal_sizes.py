@@ -76,7 +76,7 @@ def test_data_of_other_sizes_are_refused_by_both(
 
 def test_a_size_that_weights_need_to_be_a_number_is_that(tmp_path: Path) -> None:
     inputs = {"x": (FLOAT, ["n", "t"])}
-    nodes = [node("Add", ["x", "w"], ["y"])]
+    nodes = "y = Add(x, w)"
     path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], {"w": weight(7)})
     loaded = load_onnx(path)
     assert [*loaded.report.assumptions] == ["size t of x[1] is 7"]
@@ -90,7 +90,7 @@ def test_a_size_that_weights_need_to_be_a_number_is_that(tmp_path: Path) -> None
 
 def test_a_size_in_a_sum_is_a_number(tmp_path: Path) -> None:
     """As of rows with one more before them, reshaped to the length of an example."""
-    nodes = [node("Pad", ["x", "widths"], ["a"]), node("Reshape", ["a", "rows"], ["y"])]
+    nodes = "a = Pad(x, widths)  y = Reshape(a, rows)"
     weights = {"widths": np.array([0, 1, 0, 0, 0, 0]), "rows": np.array([0, 2, 6])}
     path = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", "time", 2])}, ["y"], weights)
     loaded = load_onnx(path)
@@ -129,7 +129,7 @@ def test_names_of_the_user_come_first(tmp_path: Path) -> None:
 
 
 def test_what_follows_is_trained_and_checked(tmp_path: Path) -> None:
-    nodes = [node("MatMul", ["a", "w"], ["p"]), node("Add", ["p", "b"], ["y"])]
+    nodes = "p = MatMul(a, w)  y = Add(p, b)"
     inputs = {"a": (FLOAT, ["n", 3]), "b": (FLOAT, ["m", 3])}
     inner = load_onnx(written(tmp_path / "m.onnx", nodes, inputs, ["y"], {"w": weight(3, 3)}))
 
@@ -145,7 +145,7 @@ def test_what_follows_is_trained_and_checked(tmp_path: Path) -> None:
 
 
 def test_sizes_that_cannot_be_equal_are_refused(tmp_path: Path) -> None:
-    nodes = [node("Concat", ["a", "a"], ["t"], axis=0), node("MatMul", ["u", "t"], ["y"])]
+    nodes = "t = Concat <axis = 0> (a, a)  y = MatMul(u, t)"
     inputs = {"a": (FLOAT, ["n", 3]), "u": (FLOAT, [2, "n"])}
     with pytest.raises(ImportRefused, match="inner sizes"):
         load_onnx(written(tmp_path / "m.onnx", nodes, inputs, ["y"]))

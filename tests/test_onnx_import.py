@@ -281,12 +281,10 @@ def test_a_loop_over_a_size_is_a_scan_with_gradients(tmp_path: Path, length: int
 
 
 def test_a_quantized_weight_gives_the_same_numbers_and_its_input_a_gradient(tmp_path: Path) -> None:
-    nodes = [
-        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-        node("DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=1),
-        node("MatMul", ["d", "w"], ["y"]),
-    ]
+    nodes = (
+        "q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  "
+        "w = DequantizeLinear <axis = 1> (wq, ws, wz)  y = MatMul(d, w)"
+    )
     weights = {
         **{"s": np.float32(0.02), "z": np.uint8(100), "wz": np.zeros(3, np.int8)},
         "ws": np.array([0.01, 0.02, 0.03], np.float32),
@@ -305,14 +303,11 @@ def test_a_quantized_weight_gives_the_same_numbers_and_its_input_a_gradient(tmp_
 
 def test_what_is_quantized_does_not_hide_a_nan_from_a_training(tmp_path: Path) -> None:
     """It would be an integer, and the loss finite; the inference model is as the file."""
-    nodes = [
-        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-        node("DequantizeLinear", ["wq", "ws"], ["w"]),
-        node("MatMul", ["d", "w"], ["a"]),
-        node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
-        node("DequantizeLinear", ["aq", "s", "z"], ["y"]),
-    ]
+    nodes = (
+        "q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  "
+        "w = DequantizeLinear(wq, ws)  a = MatMul(d, w)  aq = QuantizeLinear(a, s, z)  "
+        "y = DequantizeLinear(aq, s, z)"
+    )
     weights = {
         **{"s": np.float32(0.02), "z": np.uint8(100), "ws": np.float32(0.01)},
         "wq": np.arange(-6, 6, dtype=np.int8).reshape(4, 3),
@@ -333,7 +328,7 @@ def test_what_is_quantized_does_not_hide_a_nan_from_a_training(tmp_path: Path) -
 
 def test_an_output_of_sizes_alone_needs_its_input(tmp_path: Path) -> None:
     """No node takes the numbers of the input, which has to be there to have a shape."""
-    nodes = [node("Shape", ["x"], ["y"]), node("Size", ["z"], ["count"])]
+    nodes = "y = Shape(x)  count = Size(z)"
     inputs = {"x": (FLOAT, ["batch", 3]), "z": (FLOAT, ["batch", "time"])}
     path = written(tmp_path / "shape.onnx", nodes, inputs, ["y", "count"])
     net = load_onnx(path)

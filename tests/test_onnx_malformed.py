@@ -121,7 +121,7 @@ def test_a_fault_of_ours_is_not_one_of_the_file(
 
     entry = dataclasses.replace(importing.ENTRIES["", "Relu"], function=broken)
     monkeypatch.setitem(importing.ENTRIES, ("", "Relu"), entry)
-    nodes = [node("Relu", ["x"], ["y"])]
+    nodes = "y = Relu(x)"
     path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"])
     with pytest.raises(ImportRefused) as error:
         load_onnx(path)
@@ -258,7 +258,7 @@ def test_trees_are_no_network(tmp_path: Path) -> None:
 
 
 def test_all_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
-    nodes = [node("Add", ["x", "w"], ["a"]), node("Nope", ["x"], ["b"]), node("Exp", ["v"], ["y"])]
+    nodes = "a = Add(x, w)  b = Nope(x)  y = Exp(v)"
     weights = {"w": np.zeros(4, np.float32), "v": np.zeros(4, np.float32)}
     path = written(
         tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["a", "y", "missing"], weights
@@ -313,7 +313,7 @@ def test_a_graph_within_a_function_has_its_attributes(tmp_path: Path) -> None:
 
 def test_all_files_that_are_missing_are_named(tmp_path: Path) -> None:
     weights = {name: np.zeros(4, np.float32) for name in "vw"}
-    nodes = [node("Add", ["v", "w"], ["y"])]
+    nodes = "y = Add(v, w)"
     path = written(tmp_path / "x.onnx", nodes, {}, ["y"], weights)
     model = onnx.load(path)
     for tensor in model.graph.initializer:
@@ -330,7 +330,7 @@ def test_more_weights_than_memory_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = {name: np.zeros(4, np.float32) for name in "vw"}
-    path = written(tmp_path / "x.onnx", [node("Add", ["v", "w"], ["y"])], {}, ["y"], weights)
+    path = written(tmp_path / "x.onnx", "y = Add(v, w)", {}, ["y"], weights)
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, size_threshold=0)
     monkeypatch.setattr(tensors, "memory", lambda: 2**40)

@@ -230,13 +230,10 @@ def test_paths_are_ones_that_a_module_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_bias_and_a_slope_of_one_number_are_trained(tmp_path: Path) -> None:
-    nodes = [
-        node("MatMul", ["x", "w"], ["a"]),
-        node("Add", ["a", "b"], ["b1"]),
-        node("PRelu", ["b1", "slope"], ["c"]),
-        node("Mul", ["c", "scale"], ["d"]),
-        node("Gemm", ["d", "v", "last"], ["y"]),
-    ]
+    nodes = (
+        "a = MatMul(x, w)  b1 = Add(a, b)  c = PRelu(b1, slope)  d = Mul(c, scale)  "
+        "y = Gemm(d, v, last)"
+    )
     one = np.array([0.3], np.float32)
     weights = {"w": weight(3, 1), "b": one, "slope": one, "scale": one,
                "v": weight(1, 1), "last": one}  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_layer_normalization_is_that_operator_again(tmp_path: Path) -> None:
     again = load_onnx(tmp_path / "net.onnx")
     found = [v.op for v in again.inference().nodes]
     assert [type(op).__name__ for op in found if not isinstance(op, Input)] == ["LayerNorm", "Item"]
-    nodes = [node("LayerNormalization", ["x", "w"], ["y", "mean", "inverse"], axis=-1)]
+    nodes = "y, mean, inverse = LayerNormalization <axis = -1> (x, w)"
     ends = {"x": (FLOAT, ["n", 4])}
     path = written(tmp_path / "n.onnx", nodes, ends, ["y", "mean", "inverse"], {"w": weight(4)})
     feeds = {"x": 5 + weight(3, 4, seed=2)}
@@ -82,12 +82,10 @@ def test_a_layer_normalization_is_that_operator_again(tmp_path: Path) -> None:
 
 def test_a_normalized_sum_with_rows_of_a_table_has_any_length(tmp_path: Path) -> None:
     """As embeddings with the first of their positions."""
-    nodes = [
-        node("Shape", ["x"], ["length"], start=1, end=2),
-        node("Slice", ["table", "zero", "length", "zero"], ["rows"]),
-        node("Add", ["x", "rows"], ["sum"]),
-        node("LayerNormalization", ["sum", "w"], ["y"], axis=-1),
-    ]
+    nodes = (
+        "length = Shape <end = 2, start = 1> (x)  rows = Slice(table, zero, length, zero)  "
+        "sum = Add(x, rows)  y = LayerNormalization <axis = -1> (sum, w)"
+    )
     weights = {"table": weight(9, 4), "w": weight(4), "zero": np.zeros(1, np.int64)}
     ends = {"x": (FLOAT, ["batch", "length", 4])}
     path = written(tmp_path / "n.onnx", nodes, ends, ["y"], weights)

@@ -228,11 +228,7 @@ def test_a_copy_knows_its_file(tmp_path: Path, kind: str) -> None:
     """Of a model that is pickled, as where processes train it."""
     file = tied_language_model(tmp_path / "m.onnx")
     if kind == "quantized":
-        nodes = [
-            node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-            node("MatMul", ["d", "w"], ["y"]),
-        ]
+        nodes = "q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = MatMul(d, w)"
         tensors = {"s": np.float32(0.1), "z": np.uint8(9), "w": weight(4, 3)}
         file = written(tmp_path / "q.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], tensors)
         assert load_onnx(file).outputs["y"] is load_onnx(file).outputs["y"]

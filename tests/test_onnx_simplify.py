@@ -17,8 +17,16 @@ from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import Session
 from nncompile.verify.onnx_files import Drawn, compare, difference_of
 from tests.onnx_cases.running import cases_of
-from tests.onnx_files import FLOAT, INT64, convolutional, tied_language_model, weight, written
-from tests.simplified_graphs import FEWER, KEPT, X, ints, spelled
+from tests.onnx_files import (
+    FLOAT,
+    INT64,
+    convolutional,
+    nodes_of,
+    tied_language_model,
+    weight,
+    written,
+)
+from tests.simplified_graphs import FEWER, KEPT, SPELLED, X, ints, numbers_of
 
 node = helper.make_node
 
@@ -46,13 +54,10 @@ def test_it_has_fewer_nodes_and_the_same_numbers(kind: str, opset: int, tmp_path
     assert [o.name for o in model.graph.output] == ["y"]
 
 
-@pytest.mark.parametrize(
-    "kind, operator",
-    [("gelu", "Gelu"), ("gelu in another order", "Gelu"), ("gelu by tanh", "Gelu"),
-     ("layer normalization", "LayerNormalization")],
-)  # fmt: skip
-def test_what_a_file_spells_out_is_one_operator(kind: str, operator: str, tmp_path: Path) -> None:
-    nodes, weights = spelled(kind)
+@pytest.mark.parametrize("kind", SPELLED)
+def test_what_a_file_spells_out_is_one_operator(kind: str, tmp_path: Path) -> None:
+    nodes, weights = SPELLED[kind], numbers_of(kind)
+    operator = "Gelu" if kind.startswith("gelu") else "LayerNormalization"
     path = written(tmp_path / "m.onnx", nodes, X, ["y"], weights, opset=20)
     assert ops(smaller(path)) == {operator: 1}
     weights |= {"half": np.float32(0.4), "one": np.float32(1.1), "two": np.float32(3)}
@@ -64,7 +69,7 @@ def test_what_a_file_spells_out_is_one_operator(kind: str, operator: str, tmp_pa
 def test_what_would_be_other_numbers_stays(kind: str, tmp_path: Path) -> None:
     nodes, weights = KEPT[kind]
     model = smaller(written(tmp_path / "m.onnx", nodes, X, ["y"], weights))
-    assert ops(model) == Counter(n.op_type for n in nodes)
+    assert ops(model) == Counter(n.op_type for n in nodes_of(nodes))
 
 
 def test_batch_normalization_is_part_of_the_convolution_before_it(tmp_path: Path) -> None:
@@ -77,10 +82,10 @@ def test_batch_normalization_is_part_of_the_convolution_before_it(tmp_path: Path
 
 
 def test_a_padding_and_numbers_for_channels_are_part_of_a_convolution(tmp_path: Path) -> None:
-    nodes = [
-        node("Pad", ["x", "pads"], ["p"]), node("Conv", ["p", "w"], ["c"], pads=[1, 0, 0, 0]),
-        node("Mul", ["c", "scale"], ["s"]), node("Add", ["shift", "s"], ["y"]),
-    ]  # fmt: skip
+    nodes = (
+        "p = Pad(x, pads)  c = Conv <pads = [1, 0, 0, 0]> (p, w)  s = Mul(c, scale)  "
+        "y = Add(shift, s)"
+    )
     weights = {"pads": ints(0, 0, 0, 1, 0, 0, 2, 1), "w": weight(5, 3, 2, 2),
                "scale": weight(5, 1, 1), "shift": weight(1, 5, 1, 1)}  # fmt: skip
     images = {"x": (FLOAT, ["N", 3, "H", 7])}
@@ -146,7 +151,7 @@ def test_a_language_model_keeps_its_names_and_loses_its_shapes(tmp_path: Path) -
 
 
 def test_inputs_that_have_a_default_are_not_taken_for_constants(tmp_path: Path) -> None:
-    nodes = [node("Exp", ["w"], ["e"]), node("Mul", ["x", "e"], ["y"])]
+    nodes = "e = Exp(w)  y = Mul(x, e)"
     path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"w": weight(6)})
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [6]))
@@ -158,10 +163,7 @@ def test_inputs_that_have_a_default_are_not_taken_for_constants(tmp_path: Path) 
 
 
 def test_what_cannot_be_imported_is_simplified_around(tmp_path: Path) -> None:
-    nodes = [
-        node("Identity", ["x"], ["a"]), node("NonZero", ["a"], ["b"]), node("Neg", ["b"], ["c"]),
-        node("Neg", ["b"], ["d"]), node("Add", ["c", "d"], ["y"]),
-    ]  # fmt: skip
+    nodes = "a = Identity(x)  b = NonZero(a)  c = Neg(b)  d = Neg(b)  y = Add(c, d)"
     assert ops(smaller(written(tmp_path / "m.onnx", nodes, X, ["y"]))) == {
         "NonZero": 1, "Neg": 1, "Add": 1,
     }  # fmt: skip
@@ -169,12 +171,10 @@ def test_what_cannot_be_imported_is_simplified_around(tmp_path: Path) -> None:
 
 def test_a_size_that_the_file_was_written_for_is_that_number(tmp_path: Path) -> None:
     """As where heads were split with the length that a model was traced with."""
-    nodes = [
-        node("MatMul", ["x", "w"], ["p"]), node("Shape", ["p"], ["s"]),
-        node("Gather", ["s", "one"], ["n"]), node("Mul", ["n", "two"], ["heads"]),
-        node("Unsqueeze", ["heads", "axis"], ["h"]),
-        node("Concat", ["seven", "h", "four"], ["t"], axis=0), node("Reshape", ["p", "t"], ["y"]),
-    ]  # fmt: skip
+    nodes = (
+        "p = MatMul(x, w)  s = Shape(p)  n = Gather(s, one)  heads = Mul(n, two)  "
+        "h = Unsqueeze(heads, axis)  t = Concat <axis = 0> (seven, h, four)  y = Reshape(p, t)"
+    )
     weights = {"w": weight(6, 8), "one": np.int64(1), "two": np.int64(2), "axis": ints(0),
                "seven": ints(7), "four": ints(4)}  # fmt: skip
     inputs = {"x": (FLOAT, ["T", "N", 6])}
@@ -185,7 +185,7 @@ def test_a_size_that_the_file_was_written_for_is_that_number(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("size", [2**40, 10**7])
 def test_constants_that_are_large_stay_as_they_are_made(size: int, tmp_path: Path) -> None:
-    nodes = [node("ConstantOfShape", ["n"], ["a"]), node("Concat", ["x", "a"], ["y"], axis=0)]
+    nodes = "a = ConstantOfShape(n)  y = Concat <axis = 0> (x, a)"
     path = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["N"])}, ["y"], {"n": ints(size)})
     assert ops(simplified(path)) == {"ConstantOfShape": 1, "Concat": 1}
 
@@ -205,10 +205,7 @@ def test_weights_that_nodes_make_are_stored_however_large(tmp_path: Path) -> Non
 def test_nodes_that_take_equal_constants_compute_the_same(
     second: float, left: int, tmp_path: Path
 ) -> None:
-    nodes = [
-        node("MatMul", ["x", "v"], ["a"]), node("MatMul", ["x", "w"], ["b"]),
-        node("Exp", ["a"], ["c"]), node("Mul", ["b", "c"], ["y"]),
-    ]  # fmt: skip
+    nodes = "a = MatMul(x, v)  b = MatMul(x, w)  c = Exp(a)  y = Mul(b, c)"
     other = weight(6, 5)
     other[-1, -1] *= second
     weights = {"v": weight(6, 5), "w": other}
@@ -217,8 +214,7 @@ def test_nodes_that_take_equal_constants_compute_the_same(
 
 
 def test_zeros_of_other_signs_are_not_equal(tmp_path: Path) -> None:
-    nodes = [node("Div", ["x", "v"], ["a"]), node("Div", ["x", "w"], ["b"]),
-             node("Concat", ["a", "b"], ["y"], axis=0)]  # fmt: skip
+    nodes = "a = Div(x, v)  b = Div(x, w)  y = Concat <axis = 0> (a, b)"
     weights = {"v": np.zeros(6, np.float32), "w": -np.zeros(6, np.float32)}
     path = written(tmp_path / "m.onnx", nodes, X, ["y"], weights)
     assert ops(simplified(path)) == {"Div": 2, "Concat": 1}
@@ -237,7 +233,7 @@ def test_constants_of_other_element_types_are_passed_by(tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_file_stay_beside_it(tmp_path: Path) -> None:
-    nodes = [node("Identity", ["x"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    nodes = "a = Identity(x)  y = MatMul(a, w)"
     path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"w": weight(6, 300)})
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.bin",
                     size_threshold=0)  # fmt: skip
@@ -281,8 +277,7 @@ def test_the_node_cases_of_onnx_compute_the_same(bound: bool, tmp_path: Path) ->
 
 
 def test_inputs_are_drawn_as_far_as_the_file_accepts_them(tmp_path: Path) -> None:
-    nodes = [node("Gather", ["table", "ids"], ["a"]), node("Gather", ["small", "kinds"], ["b"]),
-             node("Add", ["a", "b"], ["y"])]  # fmt: skip
+    nodes = "a = Gather(table, ids)  b = Gather(small, kinds)  y = Add(a, b)"
     inputs = {"ids": (INT64, ["N", "T"]), "kinds": (INT64, ["N", "T"])}
     tables = {"table": weight(40, 3), "small": weight(2, 3)}
     path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], tables)
@@ -293,8 +288,7 @@ def test_inputs_are_drawn_as_far_as_the_file_accepts_them(tmp_path: Path) -> Non
 
 
 def test_sizes_that_a_file_was_written_for_are_found(tmp_path: Path) -> None:
-    nodes = [node("Reshape", ["a", "six"], ["b"]), node("Reshape", ["c", "four"], ["d"]),
-             node("Concat", ["b", "d"], ["y"], axis=2)]  # fmt: skip
+    nodes = "b = Reshape(a, six)  d = Reshape(c, four)  y = Concat <axis = 2> (b, d)"
     inputs = {"a": (FLOAT, ["N", "S"]), "c": (FLOAT, ["N", "T"])}
     shapes = {"six": ints(0, 2, 3), "four": ints(0, 2, 2)}
     path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], shapes)

@@ -131,7 +131,7 @@ def test_the_model_goes_on_from_what_was_trained_and_can_begin_anew(tmp_path: Pa
 
 
 def test_a_model_of_a_file_can_hold_its_step(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    nodes = "y = Gemm(x, w, b)"
     weights = {"w": weight(4, 3), "b": weight(3)}
     inner = load_onnx(written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["N", 4])}, ["y"], weights))
 
