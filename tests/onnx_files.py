@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.sessions import plain_session
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -44,12 +45,13 @@ def written(
 
 def run(path: Path, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
     """What onnxruntime computes of a file, as it is."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    results: list[Any] = session.run(outputs, dict(feeds))
+    results: list[Any] = plain_session(path, optimized=False).run(outputs, dict(feeds))
     return results
+
+
+def ints(*numbers: int) -> Any:
+    """Whole numbers, as shapes and axes are."""
+    return np.asarray(numbers, np.int64)
 
 
 def weight(*shape: int, seed: int = 0) -> Any:

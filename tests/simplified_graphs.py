@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.onnx_files import FLOAT, weight
+from tests.onnx_files import FLOAT, ints, weight
 
 X = {"x": (FLOAT, ["N", 4, 6])}
-
-
-def ints(*numbers: int) -> Any:
-    return np.asarray(numbers, np.int64)
 
 
 # What is simplified: nodes in the textual syntax of onnx, the tensors that the file stores, and the

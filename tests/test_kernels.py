@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import helper
 
@@ -16,6 +15,7 @@ from nncompile.backends.onnx.kernels import ELEMENT_TYPES, KERNELS
 from nncompile.ir.types import DTYPES, Array, DType, dtype_of, f32, f64, i32, i64, u64
 from nncompile.runtime.buffers import run_bound
 from tests.case_names import case_named
+from tests.sessions import plain_session
 
 Make = Callable[[DType], Array]
 
@@ -129,8 +129,4 @@ def run(name: str, dtype: DType) -> list[Array]:
     graph = helper.make_graph([node], name, infos, [onnx.ValueInfoProto(name=o) for o in outputs])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return run_bound(session, feeds, outputs)
+    return run_bound(plain_session(model), feeds, outputs)

@@ -21,12 +21,13 @@ from tests.onnx_files import (
     FLOAT,
     INT64,
     convolutional,
+    ints,
     nodes_of,
     tied_language_model,
     weight,
     written,
 )
-from tests.simplified_graphs import FEWER, KEPT, SPELLED, X, ints, numbers_of
+from tests.simplified_graphs import FEWER, KEPT, SPELLED, X, numbers_of
 
 node = helper.make_node
 

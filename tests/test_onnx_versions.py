@@ -17,16 +17,12 @@ from dsl import adam, cross_entropy, f32, i64, model, training
 from nncompile import Trainer, export, load_onnx
 from nncompile.diagnostics.errors import BackendError
 from nncompile.runtime import Session
-from tests.onnx_files import FLOAT, INT64, weight, written
+from tests.onnx_files import FLOAT, INT64, ints, weight, written
 
 node = helper.make_node
 NEWEST = min(26, onnx.defs.onnx_opset_version())  # of those that are promised
 OPSETS = range(7, NEWEST + 1)
 HALF = TensorProto.FLOAT16
-
-
-def ints(*numbers: int) -> Any:
-    return np.asarray(numbers, np.int64)
 
 
 def compare(path: Path, feeds: Mapping[str, Any], rtol: float = 1e-5) -> None:

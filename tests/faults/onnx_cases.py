@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from nncompile import export, load_onnx
 from nncompile.diagnostics.errors import CompileError
@@ -29,6 +28,7 @@ from tests.faults.onnx_hostile import HOSTILE
 from tests.faults.onnx_mutations import CHANGES
 from tests.faults.onnx_seeds import SEEDS
 from tests.faults.workers import Cases, Outcome, files_outside, fresh
+from tests.sessions import plain_session
 
 _SECONDS = 10  # of the processor, for a file
 _WAITED = 300  # seconds, also where others compute
@@ -167,9 +167,7 @@ def _compared(path: Path, exported: Path) -> tuple[str, str]:
 
 
 def _expected(path: Path, exported: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    original = _session(path, options)
+    original = plain_session(path, optimized=False)
     feeds = _feeds(onnx.load(exported))
     needed = {i.name for i in original.get_inputs()}
     model = onnx.load(path, load_external_data=False)
@@ -198,15 +196,9 @@ def _missing(formal: Any) -> Any:
 
 
 def _run(path: Path, feeds: dict[str, Any]) -> Any:
-    session = _session(path, onnxruntime.SessionOptions())
+    session = plain_session(path)
     needed = {i.name for i in session.get_inputs()}
     return session.run(None, {n: x for n, x in feeds.items() if n in needed})
-
-
-def _session(path: Path, options: Any) -> Any:
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _feeds(exported: onnx.ModelProto) -> dict[str, Any]:

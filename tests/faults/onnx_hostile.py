@@ -18,7 +18,7 @@ from tests.faults.onnx_graphs import (
     wrong_bodies,
 )
 from tests.faults.onnx_parts import Random
-from tests.faults.onnx_seeds import ints
+from tests.onnx_files import ints
 
 Hostile = Callable[[Random], "onnx.ModelProto | bytes"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.onnx_files import convolutional, tied_language_model, weight
+from tests.onnx_files import convolutional, ints, tied_language_model, weight
 
 
 def parsed(text: str, weights: dict[str, Any], opset: int = 17, more: str = "") -> onnx.ModelProto:
@@ -20,10 +20,6 @@ def parsed(text: str, weights: dict[str, Any], opset: int = 17, more: str = "") 
     for name, numbers in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(numbers), name))
     return model
-
-
-def ints(*numbers: int) -> Any:
-    return np.asarray(numbers, np.int64)
 
 
 def perceptron() -> onnx.ModelProto:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import AttributeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from tests.onnx_cases.samples import Operator, Sample, formal, opset_of, schema_of, types_of
+from tests.sessions import plain_session
 
 _WORDS = {"constant_value": "value", "K": "k"}  # inputs whose attribute has another name
 
@@ -173,12 +173,8 @@ def _model(
 
 def by_onnxruntime(sample: Sample) -> list[Any] | None:
     """What onnxruntime makes of the file, without optimizations; None where it cannot."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(sample.model.SerializeToString(), options)
+        session = plain_session(sample.model, optimized=False)
         results: list[Any] = session.run(None, _fed(sample))
     except Exception:  # for a version, an element type or an attribute that it has no kernel for
         return None

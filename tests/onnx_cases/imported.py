@@ -19,6 +19,7 @@ from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import Type
 from nncompile.program.model import RANDOM_STATE
+from tests.sessions import plain_session
 
 
 class Stopped(Exception):
@@ -115,13 +116,8 @@ def _may_say_a_size(x: Any) -> bool:
 
 def in_onnxruntime(case: Imported) -> list[Any]:
     """The results of a case, computed by onnxruntime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     outputs = case.graph.outputs
-    session = onnxruntime.InferenceSession(
-        to_model(case.graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = plain_session(to_model(case.graph))
     needed = {i.name for i in session.get_inputs()}
     values = {n: _ort_value(x) for n, x in case.feeds.items() if n in needed}
     results = session.run_with_ort_values(list(outputs), values)

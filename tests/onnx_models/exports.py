@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from safetensors.numpy import load_file
 
 from nncompile.compiler.adapters import load_lora, merge
@@ -23,6 +22,7 @@ from nncompile.runtime import Session
 from nncompile.train import Trainer
 from nncompile.verify.onnx_files import difference_of
 from tests.onnx_models.examples import Case
+from tests.sessions import plain_session
 
 STEPS = 3
 LOSSES = 1e-5  # how far losses may be apart, relative to the larger of them and 1
@@ -79,9 +79,7 @@ def as_step(plan: Plan, directory: Path) -> tuple[float, str]:
     made = tuned(plan)
     data = made.data[0]
     state_file, path = export(made.recipe, directory / "step.onnx", "step")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = plain_session(path)
     following = json.loads(session.get_modelmeta().custom_metadata_map["nncompile.state"])
     state = load_file(state_file)
     trainer = Trainer(made.recipe, threads=1)

@@ -21,7 +21,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from dsl import (
     BatchNorm,
@@ -39,6 +38,7 @@ from dsl import (
 )
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import load_state
+from tests.sessions import plain_session
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLE = "NNCOMPILE_NODE_MODULES"
@@ -106,13 +106,8 @@ class Site:
         self.directory = directory
         self.manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
         self.data, _ = load_state(directory / "data.safetensors")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        if not optimized:
-            off = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.graph_optimization_level = off
         self.sessions = {
-            name: onnxruntime.InferenceSession(directory / file, options)
+            name: plain_session(directory / file, optimized)
             for name, file in self.manifest["files"].items()
             if file.endswith(".onnx")
         }
