@@ -17,7 +17,7 @@ from nncompile.program.summary import elements
 from nncompile.report.page import card
 from nncompile.train import History, Profile, Trainer
 from nncompile.train.figures import duration, number
-from nncompile.train.measurement import Measurement
+from nncompile.train.measurement import Measurement, layer_rows
 from nncompile.train.rates import follows_training, learning_rates
 from nncompile.train.run_config import versions
 
@@ -91,12 +91,8 @@ def gradients(measured: Sequence[Measurement]) -> Iterator[str]:
         ratios = {n: (steps, [m.layers[n].ratio for m in measured]) for n in chosen}
         yield card("norm of the gradient", line_chart(norms, "step", log=True))
         yield card("update in units of the weights", line_chart(ratios, "step", log=True))
-    rows = [("layer", "gradient", "weight", "update/weight", "line")]
-    rows += [
-        (x.layer, f"{x.gradient:.2e}", f"{x.weight:.2e}", f"{x.ratio:.2e}", x.place)
-        for x in measured[-1].layers.values()
-    ]
-    yield card(f"at step {measured[-1].step:,}", html_table(rows, (1, 2, 3)))
+    table = html_table(layer_rows(measured[-1]), (1, 2, 3))
+    yield card(f"at step {measured[-1].step:,}", table)
     for message in measured[-1].warnings().values():
         yield card("warning", paragraph(message))
 

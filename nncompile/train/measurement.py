@@ -167,12 +167,7 @@ class Measurement:
 
     def table(self) -> str:
         """The figures as text, a line for each layer and each nonlinearity."""
-        rows: list[tuple[str, ...]] = [("layer", "gradient", "weight", "update/weight", "line")]
-        rows += [
-            (x.layer, f"{x.gradient:.2e}", f"{x.weight:.2e}", f"{x.ratio:.2e}", x.place)
-            for x in self.layers.values()
-        ]
-        text = columns(rows)
+        text = columns(layer_rows(self))
         if self.activations:
             rows = [("activation", "mean", "deviation", "zeros", "dead", "line", "formula")]
             rows += [
@@ -192,6 +187,17 @@ class Measurement:
 
     def __str__(self) -> str:
         return self.table()
+
+
+def layer_rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    """The figures of the layers under their titles, as text."""
+    return [
+        ("layer", "gradient", "weight", "update/weight", "line"),
+        *(
+            (x.layer, f"{x.gradient:.2e}", f"{x.weight:.2e}", f"{x.ratio:.2e}", x.place)
+            for x in measurement.layers.values()
+        ),
+    ]
 
 
 def _label(x: LayerFigures) -> str:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, dtype_of, f32, f64, is_real
 from nncompile.verify.rounding import EPSILON, ROUNDINGS, Rounding
@@ -35,6 +37,16 @@ class Compute(Protocol):
     """The outputs of something, in double or as it is declared, with `change` (see `evaluate`)."""
 
     def __call__(self, double: bool, change: Any = None) -> Arrays: ...
+
+
+def computed_by(graph: Graph, feeds: Mapping[str, Array]) -> Compute:
+    """The outputs of the graph as numpy computes them."""
+
+    def compute(double: bool, change: Any = None) -> Arrays:
+        result: Arrays = evaluate(graph, feeds, np.float64 if double else None, change)
+        return result
+
+    return compute
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
 
 from nncompile.ir.graph import Graph, input_of
-from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.passes import optimize
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.verify.backends import Lowered
-from nncompile.verify.error_bound import Compute, Reference
+from nncompile.verify.error_bound import Reference, computed_by
 from nncompile.verify.inputs import Case
 from nncompile.verify.report import COLUMNS
 
@@ -44,16 +40,6 @@ class GraphUnderTest:
         return Reference(
             computed_by(after, case.feeds), (seed, number), computed_by(before, case.feeds)
         )
-
-
-def computed_by(graph: Graph, feeds: Arrays) -> Compute:
-    """The outputs of the graph as numpy computes them."""
-
-    def compute(double: bool, change: Any = None) -> Arrays:
-        result: Arrays = evaluate(graph, feeds, np.float64 if double else None, change)
-        return result
-
-    return compute
 
 
 def inference_of(model: Model) -> GraphUnderTest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, Type
 from nncompile.passes import PASSES, optimize
 from nncompile.verify.backends import Backend, Lowered
-from nncompile.verify.error_bound import Difference, Reference
+from nncompile.verify.error_bound import Difference, Reference, computed_by
 
 Arrays = dict[str, Array]
 
@@ -88,12 +87,7 @@ def _mismatching(
     result = apply(producer.op, *args)
     result = apply(v.op, result) if producer is not v else result
     alone = Graph("node", {"result": result}, leaves)
-    all_feeds = {**feeds, **argument_feeds}
-
-    def compute(double: bool, change: Any = None) -> Arrays:
-        result: Arrays = evaluate(alone, all_feeds, np.float64 if double else None, change)
-        return result
-
+    compute = computed_by(alone, {**feeds, **argument_feeds})
     difference = Reference(compute, (seed,)).differences({"result": computed[v]})[0]
     return _describe(graph, v, difference) if difference.mismatches else None
 
@@ -109,16 +103,11 @@ def _alone(
     leaves = tuple(graph.leaves.values())
     for v in nodes:
         single = Graph(graph.name, {"result": v}, leaves, graph.locations)
-
-        def compute(double: bool, change: Any = None, only: Graph = single) -> Arrays:
-            result: Arrays = evaluate(only, feeds, np.float64 if double else None, change)
-            return result
-
         try:
             got = backend.load(Lowered(single))(feeds)
         except FAILURES:
             return _describe(graph, v)
-        difference = Reference(compute, (seed,)).differences(got)[0]
+        difference = Reference(computed_by(single, feeds), (seed,)).differences(got)[0]
         if difference.mismatches:
             remark = "only when the backend does not expose the values computed before it"
             return _describe(graph, v, difference, remark)

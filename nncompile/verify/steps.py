@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from nncompile.ir.graph import Graph
-from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.verify.backends import Backend, Function
-from nncompile.verify.error_bound import Compute, Reference
+from nncompile.verify.error_bound import Compute, Reference, computed_by
 from nncompile.verify.locate import Place, first_mismatch
 
 Arrays = dict[str, Array]
@@ -50,8 +47,7 @@ class Trajectory:
         """The states as numpy computes them by the graph of a step."""
 
         def compute(double: bool, change: Any = None) -> Arrays:
-            precision = np.float64 if double else None
-            return self.run(lambda feeds: evaluate(graph, feeds, precision, change))
+            return self.run(lambda feeds: computed_by(graph, feeds)(double, change))
 
         return compute
 
@@ -60,22 +56,12 @@ class Trajectory:
     ) -> tuple[Arrays, Place | None]:
         """The state and batch of the first step that mismatches where it begins with the state of
         the reference, and the first node of it; those of the last step where none mismatches."""
-
-        def exact(feeds: Arrays) -> Mapping[str, Array]:
-            results: Mapping[str, Array] = evaluate(graph, feeds, np.float64)
-            return results
-
-        following = [self.start, *self.states(exact)]
+        following = self.states(lambda feeds: computed_by(graph, feeds)(double=True))
         feeds: Arrays = {}
-        for state, batch in zip(following, self.batches, strict=False):
+        for state, batch in zip([self.start, *following], self.batches, strict=False):
             declared = {path: x.astype(self.start[path].dtype) for path, x in state.items()}
             feeds = {**declared, **batch}
-
-            def compute(double: bool, change: Any = None, fed: Arrays = feeds) -> Arrays:
-                result: Arrays = evaluate(graph, fed, np.float64 if double else None, change)
-                return result
-
-            differences = Reference(compute, (seed,)).differences(function(feeds))
+            differences = Reference(computed_by(graph, feeds), (seed,)).differences(function(feeds))
             if any(d.mismatches for d in differences):
                 return feeds, first_mismatch(graph, backend, feeds, seed)
         return feeds, None
