@@ -228,11 +228,11 @@ ort::Domain* domain(const std::string& wanted, int threads) {
   if (domain.handle) return domain.handle;
   ort::Domain* handle = nullptr;
   check(ort::CreateDomain::call(api, kDomain, &handle));
-  for (const KernelType* type = kKernelTypes; type->name; type++) {
-    const int count = names(wanted, type->name);
+  for (const KernelType& type : kernel_types()) {
+    const int count = names(wanted, type.name);
     for (int i = 1; i <= count; i++) {
-      const std::string name = i == 1 ? type->name : type->name + ("_" + std::to_string(i));
-      domain.operators.push_back(registered(*type, name, threads));
+      const std::string name = i == 1 ? type.name : type.name + ("_" + std::to_string(i));
+      domain.operators.push_back(registered(type, name, threads));
       check(ort::AddOperator::call(api, handle, domain.operators.back().get()));
     }
   }
@@ -383,8 +383,8 @@ NNK_EXPORT const char* nncompile_kernels_instruction_set() { return nnk::table()
 NNK_EXPORT const char* nncompile_kernels_names() {
   static const std::string text = [] {
     std::string names;
-    for (const nnk::KernelType* type = nnk::kKernelTypes; type->name; type++)
-      names += (names.empty() ? "" : " ") + std::string(type->name);
+    for (const nnk::KernelType& type : nnk::kernel_types())
+      names += (names.empty() ? "" : " ") + std::string(type.name);
     return names;
   }();
   return text.c_str();

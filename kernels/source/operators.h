@@ -89,8 +89,8 @@ struct KernelType {
   Kernel* (*create)(const Attributes&);
 };
 
-// All operators, with a null name behind the last.
-extern const KernelType kKernelTypes[];
+// All operators: those that the families give, each at the end of its FAMILY_operators.cpp.
+const std::vector<KernelType>& kernel_types();
 
 // For a kernel that keeps nothing but what its constructor takes from the attributes.
 template <class Made>

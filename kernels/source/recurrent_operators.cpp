@@ -1,8 +1,16 @@
-#include "recurrent_operators.h"
-
+// Recurrent sequences as operators.
+//
+// The attributes `takes` and `gives` name the inputs and outputs in their order, as the structures
+// of recurrent.h do; `reverse` is 1 where the sequence goes from the end. Inputs with other names are
+// those that only the function of the call needs.
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "dispatch.h"
+#include "operators.h"
+#include "recurrent.h"
 #include "scratch.h"
 
 namespace nnk {
@@ -18,46 +26,82 @@ std::vector<std::string> words(const std::string& text) {
   return found;
 }
 
-}  // namespace
+class Arrays;
 
-Recurrent::Recurrent(const Attributes& attributes, int gates)
-    : takes_(words(attributes.text("takes"))),
-      gives_(words(attributes.text("gives"))),
-      gates_(gates),
-      reverse_(attributes.integer("reverse", 0) != 0) {}
+class Recurrent final : public Kernel {
+ public:
+  using Compute = bool(const Call& call, const Arrays& arrays);
 
-int Recurrent::place_of(const std::vector<std::string>& names, const char* name) const {
-  for (size_t i = 0; i < names.size(); i++)
-    if (names[i] == name) return int(i);
-  return -1;
-}
+  Recurrent(const Attributes& attributes, int gates, Compute* compute)
+      : takes_(words(attributes.text("takes"))),
+        gives_(words(attributes.text("gives"))),
+        gates_(gates),
+        compute_(compute),
+        reverse_(attributes.integer("reverse", 0) != 0) {}
 
-void Recurrent::run(const Call& call) const {
-  if (call.inputs() != int(takes_.size()) || call.outputs() != int(gives_.size()))
-    throw Problem("a recurrent kernel whose attributes do not name its inputs and outputs");
-  const Arrays arrays(*this, call);
-  if (!compute(call, arrays)) throw Problem("not enough memory");
-}
+  void run(const Call& call) const override;
 
-Recurrent::Arrays::Arrays(const Recurrent& kernel, const Call& call)
-    : kernel_(kernel), call_(call) {
-  const int weight = kernel.place_of(kernel.takes_, "weight");
-  if (weight < 0) throw Problem("a recurrent kernel needs a weight");
-  const Tensor w = call.input(weight);
-  if (w.type != ort::kFloat || w.rank != 2 || w.sizes[1] != w.sizes[0] * kernel.gates_)
-    throw Problem("a recurrent kernel needs a weight of [hidden, gates·hidden]");
-  hidden = w.sizes[0], wide = w.sizes[1];
-  for (const char* name : {"rows", "h_before", "c_before"}) {
-    const int place = kernel.place_of(kernel.takes_, name);
-    if (place < 0) continue;
-    const Tensor x = call.input(place);
-    if (x.rank == 3) time = x.sizes[0], batch = x.sizes[1];
-    break;
+ private:
+  friend Arrays;
+
+  static int place_of(const std::vector<std::string>& names, const char* name) {
+    for (size_t i = 0; i < names.size(); i++)
+      if (names[i] == name) return int(i);
+    return -1;
   }
-  state = {batch, hidden}, stack = {time, batch, hidden}, rows = {time, batch, wide};
-}
 
-const float* Recurrent::Arrays::optional(const char* name, std::vector<int64_t> sizes) const {
+  std::vector<std::string> takes_, gives_;
+  int gates_;
+  Compute* compute_;
+  bool reverse_;
+};
+
+// What one run has: arrays by their names, null where there is none of that name.
+class Arrays {
+ public:
+  Arrays(const Recurrent& kernel, const Call& call) : kernel_(kernel), call_(call) {
+    const int weight = kernel.place_of(kernel.takes_, "weight");
+    if (weight < 0) throw Problem("a recurrent kernel needs a weight");
+    const Tensor w = call.input(weight);
+    if (w.type != ort::kFloat || w.rank != 2 || w.sizes[1] != w.sizes[0] * kernel.gates_)
+      throw Problem("a recurrent kernel needs a weight of [hidden, gates·hidden]");
+    hidden = w.sizes[0], wide = w.sizes[1];
+    for (const char* name : {"rows", "h_before", "c_before"}) {
+      const int place = kernel.place_of(kernel.takes_, name);
+      if (place < 0) continue;
+      const Tensor x = call.input(place);
+      if (x.rank == 3) time = x.sizes[0], batch = x.sizes[1];
+      break;
+    }
+    state = {batch, hidden}, stack = {time, batch, hidden}, rows = {time, batch, wide};
+  }
+
+  // An input of that shape. Throws Problem where it has another one, or is missing.
+  const float* input(const char* name, std::vector<int64_t> sizes) const;
+  const float* optional(const char* name, std::vector<int64_t> sizes) const;
+  // What the kernels go through. Throws Problem where the input `present` has a wrong shape.
+  Sequence sequence() const { return {time, batch, hidden, kernel_.reverse_, present()}; }
+  // An output; where nobody asks for it, null or memory in that slot.
+  float* output(const char* name, const std::vector<int64_t>& sizes, int slot = -1) const;
+
+  int64_t time = 0, batch = 0, hidden = 0, wide = 0;
+  std::vector<int64_t> state, stack, rows;  // shapes: of h, of h at all steps, and of all gates
+
+ private:
+  const unsigned char* present() const {
+    const int place = kernel_.place_of(kernel_.takes_, "present");
+    if (place < 0) return nullptr;
+    const Tensor x = call_.input(place);
+    if (x.type != ort::kBool || x.count() != time * batch)
+      throw Problem("which steps are present must be said for each of them");
+    return static_cast<const unsigned char*>(x.data);
+  }
+
+  const Recurrent& kernel_;
+  const Call& call_;
+};
+
+const float* Arrays::optional(const char* name, std::vector<int64_t> sizes) const {
   const int place = kernel_.place_of(kernel_.takes_, name);
   if (place < 0) return nullptr;
   const Tensor x = call_.input(place);
@@ -67,39 +111,31 @@ const float* Recurrent::Arrays::optional(const char* name, std::vector<int64_t> 
   return x.floats();
 }
 
-const float* Recurrent::Arrays::input(const char* name, std::vector<int64_t> sizes) const {
+const float* Arrays::input(const char* name, std::vector<int64_t> sizes) const {
   const float* x = optional(name, std::move(sizes));
   if (!x) throw Problem(std::string("a recurrent kernel lacks its input ") + name);
   return x;
 }
 
-const unsigned char* Recurrent::Arrays::present() const {
-  const int place = kernel_.place_of(kernel_.takes_, "present");
-  if (place < 0) return nullptr;
-  const Tensor x = call_.input(place);
-  if (x.type != ort::kBool || x.count() != time * batch)
-    throw Problem("which steps are present must be said for each of them");
-  return static_cast<const unsigned char*>(x.data);
-}
-
-Sequence Recurrent::Arrays::sequence() const {
-  return {time, batch, hidden, kernel_.reverse_, present()};
-}
-
-float* Recurrent::Arrays::output(const char* name, const std::vector<int64_t>& sizes,
-                                 int slot) const {
+float* Arrays::output(const char* name, const std::vector<int64_t>& sizes, int slot) const {
   const int place = kernel_.place_of(kernel_.gives_, name);
-  float* data = nullptr;
-  if (place >= 0) data = static_cast<float*>(call_.output(place, sizes.data(), int(sizes.size())));
-  if (data || slot < 0) return data;
+  void* given = place < 0 ? nullptr : call_.output(place, sizes.data(), int(sizes.size()));
+  if (given || slot < 0) return static_cast<float*>(given);
   long count = 1;
   for (int64_t size : sizes) count *= size;
-  data = scratch(slot, count);
+  float* data = scratch(slot, count);
   if (!data) throw Problem("not enough memory");
   return data;
 }
 
-bool Lstm::compute(const Call& call, const Arrays& a) const {
+void Recurrent::run(const Call& call) const {
+  if (call.inputs() != int(takes_.size()) || call.outputs() != int(gives_.size()))
+    throw Problem("a recurrent kernel whose attributes do not name its inputs and outputs");
+  const Arrays arrays(*this, call);
+  if (!compute_(call, arrays)) throw Problem("not enough memory");
+}
+
+bool lstm(const Call& call, const Arrays& a) {
   LstmForward x;
   x.rows = a.input("rows", a.rows);
   x.bias = a.optional("bias", {a.wide});
@@ -113,7 +149,7 @@ bool Lstm::compute(const Call& call, const Arrays& a) const {
   return table().recurrent->lstm(call.parallel, a.sequence(), x);
 }
 
-bool LstmBackward::compute(const Call& call, const Arrays& a) const {
+bool lstm_gradient(const Call& call, const Arrays& a) {
   LstmGradient x;
   x.weight = a.input("weight", {a.hidden, a.wide});
   x.c_before = a.input("c_before", a.stack);
@@ -126,7 +162,7 @@ bool LstmBackward::compute(const Call& call, const Arrays& a) const {
   return table().recurrent->lstm_gradient(call.parallel, a.sequence(), x);
 }
 
-bool Gru::compute(const Call& call, const Arrays& a) const {
+bool gru(const Call& call, const Arrays& a) {
   GruForward x;
   x.rows = a.input("rows", a.rows);
   x.bias = a.optional("bias", {a.wide}), x.inner_bias = a.optional("inner_bias", {a.wide});
@@ -140,7 +176,7 @@ bool Gru::compute(const Call& call, const Arrays& a) const {
   return table().recurrent->gru(call.parallel, a.sequence(), x);
 }
 
-bool GruBackward::compute(const Call& call, const Arrays& a) const {
+bool gru_gradient(const Call& call, const Arrays& a) {
   GruGradient x;
   x.weight = a.input("weight", {a.hidden, a.wide});
   x.h_before = a.input("h_before", a.stack);
@@ -151,6 +187,22 @@ bool GruBackward::compute(const Call& call, const Arrays& a) const {
   x.d_product = a.output("d_product", a.rows, kThird);
   x.d_h0 = a.output("d_h0", a.state, kSecond);
   return table().recurrent->gru_gradient(call.parallel, a.sequence(), x);
+}
+
+template <int gates, Recurrent::Compute compute>
+Kernel* recurrent(const Attributes& attributes) {
+  return new Recurrent(attributes, gates, compute);
+}
+
+}  // namespace
+
+std::vector<KernelType> recurrent_operators() {
+  return {
+      {"Gru", "*+", "f+", recurrent<3, gru>},
+      {"GruGradient", "*+", "f+", recurrent<3, gru_gradient>},
+      {"Lstm", "*+", "f+", recurrent<4, lstm>},
+      {"LstmGradient", "*+", "f+", recurrent<4, lstm_gradient>},
+  };
 }
 
 }  // namespace nnk

@@ -2,7 +2,7 @@
 
 A program is text, such as `mul.f 0 2;add.f 3 1`: operations on values by their numbers, which are
 the inputs first and then the results in their order; the letter is the element type of the
-operands. It says what the nodes say: see kernels/source/elementwise_operator.h.
+operands. It says what the nodes say: see kernels/source/elementwise_operator.cpp.
 """
 
 from __future__ import annotations
