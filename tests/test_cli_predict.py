@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 from nncompile.cli.init import NEXT
 from nncompile.program.model_file import load
 from nncompile.runtime import Session, read_array, read_arrays
 from nncompile.train import Trainer
 from tests.command_line import fails, run, succeeds
-from tests.hand_made import FLOAT, build
+from tests.hand_made import build
 from tests.test_cli_json import found
 
 HAS_TABLES = bool(find_spec("pandas") and find_spec("pyarrow"))
@@ -241,12 +240,7 @@ def test_a_run_without_a_file_is_told(project: Path, tmp_path: Path) -> None:
 def test_a_model_of_a_fixed_batch_predicts_all(tmp_path: Path) -> None:
     """As many examples as it takes at a time; what fills up the last ones is left out."""
     w = np.arange(15, dtype=np.float32).reshape(5, 3)
-    fixed = build(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        [("x", FLOAT, [4, 5])],
-        [("y", FLOAT, [4, 3])],
-        {"w": w},
-    )
+    fixed = build("test (float[4, 5] x) => (float[4, 3] y) { y = MatMul (x, w) }", {"w": w})
     onnx.save(fixed, tmp_path / "fixed.onnx")
     x = np.random.default_rng(0).normal(size=(22, 5)).astype(np.float32)
     for count in (22, 8, 3):
@@ -259,11 +253,7 @@ def test_a_model_of_a_fixed_batch_predicts_all(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.load(tmp_path / "y.npy"), x[:count] @ w, rtol=1e-5)
         text = printed.output + "".join(str(w.message) for w in told)
         assert ("takes 4 examples at a time: the last" in text) == (count != 8)
-    one = build(
-        [helper.make_node("ReduceSum", ["x"], ["y"])],
-        [("x", FLOAT, [4, 5])],
-        [("y", FLOAT, [1, 1])],
-    )
+    one = build("test (float[4, 5] x) => (float[1, 1] y) { y = ReduceSum (x) }")
     onnx.save(one, tmp_path / "one.onnx")
     message = fails("predict", tmp_path / "one.onnx", *args)
     assert "has size 3 on axis 0, not 4" in message

@@ -8,91 +8,83 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 from dsl import adagrad, adam, adamw, lion, rmsprop, sgd, training
 from nncompile import StepRunner, Trainer, TrainingError
 from nncompile.ir.native import DOMAIN
 from nncompile.runtime.in_place import overwritten
-from tests.hand_made import FLOAT, build
+from tests.hand_made import build
 from tests.native_checks import needs_library
 from tests.small_models import data, perceptron
 
-TYPE = (FLOAT, [4, 4])
 
-
-def _model(*nodes: onnx.NodeProto) -> onnx.ModelProto:
-    """A step of a state `w` that reads `x`, and gives `w.next` and `y`."""
+def _model(lines: str) -> onnx.ModelProto:
+    """A step of a state `w` that reads `x`, and gives `next` and `y`."""
     return build(
-        list(nodes),
-        [("w", *TYPE), ("x", *TYPE)],
-        [("w.next", *TYPE), ("y", *TYPE)],
+        f"""step (float[4, 4] w, float[4, 4] x) => (float[4, 4] next, float[4, 4] y) {{
+            {lines}
+        }}""",
         {"shape": np.array([16]), "square": np.array([4, 4])},
-        {"nncompile.state": '{"w": "w.next"}'},
+        {"nncompile.state": '{"w": "next"}'},
     )
-
-
-def node(op: str, inputs: str, result: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(op, inputs.split(), [result], f"{op}_{result}", **attributes)
 
 
 def test_what_is_read_before_is_overwritten() -> None:
     """By data alone: the product that is taken of w is part of what it becomes."""
-    product = node("MatMul", "x w", "p")
     steps = {
-        "elementwise": [node("Sub", "w x", "w.next"), node("Neg", "x", "y")],
-        "after a product": [product, node("Add", "w p", "w.next"), node("Neg", "x", "y")],
-        "of the product alone": [product, node("MatMul", "p x", "w.next"), node("Neg", "x", "y")],
-        "of a view that is done": [
-            node("Reshape", "w shape", "flat"),
-            node("Exp", "flat", "e"),
-            node("Reshape", "e square", "w.next"),
-            node("Neg", "x", "y"),
-        ],
+        "elementwise": "next = Sub (w, x)  y = Neg (x)",
+        "after a product": """
+            p = MatMul (x, w)
+            next = Add (w, p)
+            y = Neg (x)""",
+        "of the product alone": """
+            p = MatMul (x, w)
+            next = MatMul (p, x)
+            y = Neg (x)""",
+        "of a view that is done": """
+            flat = Reshape (w, shape)
+            e = Exp (flat)
+            next = Reshape (e, square)
+            y = Neg (x)""",
     }
-    for name, nodes in steps.items():
-        assert overwritten(_model(*nodes), {"w": "w.next"}) == {"w"}, name
+    for name, lines in steps.items():
+        assert overwritten(_model(lines), {"w": "next"}) == {"w"}, name
+
+
+def _either(of: str) -> str:
+    """Two branches that read the value."""
+    branch = f"branch () => (float[4, 4] inner) {{ inner = Neg ({of}) }}"
+    return f"<then_branch = {branch}, else_branch = {branch}>"
 
 
 def test_what_may_be_read_later_is_not_overwritten() -> None:
-    y = helper.make_tensor_value_info("inner", *TYPE)
-    branch = helper.make_graph([helper.make_node("Neg", ["w"], ["inner"])], "branch", [], [y])
-    seen = helper.make_graph([helper.make_node("Neg", ["flat"], ["inner"])], "branch", [], [y])
     steps = {
-        "a result beside it": [node("Sub", "w x", "w.next"), node("MatMul", "x w", "y")],
-        "the maker itself": [node("MatMul", "x w", "w.next"), node("Neg", "x", "y")],
-        "a mixture": [node("Transpose", "w", "w.next"), node("Neg", "x", "y")],
-        "three of which it is the last": [node("Max", "x x w", "w.next"), node("Neg", "x", "y")],
-        "through a view": [
-            node("Reshape", "w shape", "flat"),
-            node("Exp", "flat", "e"),
-            node("Sub", "w x", "w.next"),
-            node("Reshape", "e square", "y"),
-        ],
-        "a view in the maker": [
-            node("Flatten", "w", "flat"),
-            node("Sub", "flat x", "w.next"),
-            node("Neg", "x", "y"),
-        ],
-        "within a branch": [
-            node("Sub", "w x", "w.next"),
-            node("If", "condition", "y", then_branch=branch, else_branch=branch),
-        ],
-        "a view within a branch": [
-            node("Flatten", "w", "flat"),
-            node("Exp", "flat", "e"),
-            node("Add", "e x", "w.next"),
-            node("If", "condition", "y", then_branch=seen, else_branch=seen),
-        ],
+        "a result beside it": "next = Sub (w, x)  y = MatMul (x, w)",
+        "the maker itself": "next = MatMul (x, w)  y = Neg (x)",
+        "a mixture": "next = Transpose (w)  y = Neg (x)",
+        "three of which it is the last": "next = Max (x, x, w)  y = Neg (x)",
+        "through a view": """
+            flat = Reshape (w, shape)
+            e = Exp (flat)
+            next = Sub (w, x)
+            y = Reshape (e, square)""",
+        "a view in the maker": """
+            flat = Flatten (w)
+            next = Sub (flat, x)
+            y = Neg (x)""",
+        "within a branch": f"""
+            next = Sub (w, x)
+            y = If {_either("w")} (condition)""",
+        "a view within a branch": f"""
+            flat = Flatten (w)
+            e = Exp (flat)
+            next = Add (e, x)
+            y = If {_either("flat")} (condition)""",
     }
-    for name, nodes in steps.items():
-        assert not overwritten(_model(*nodes), {"w": "w.next"}), name
-    other = build(
-        [node("Sub", "w x", "w.next")],
-        [("w", FLOAT, [1]), ("x", FLOAT, [4])],
-        [("w.next", FLOAT, [4])],
-    )
-    assert not overwritten(other, {"w": "w.next"})
+    for name, lines in steps.items():
+        assert not overwritten(_model(lines), {"w": "next"}), name
+    other = build("step (float[1] w, float[4] x) => (float[4] next) { next = Sub (w, x) }")
+    assert not overwritten(other, {"w": "next"})
 
 
 OPTIMIZERS = {
@@ -144,15 +136,14 @@ def test_native_steps_in_place_are_the_same(name: str) -> None:
         np.testing.assert_array_equal(there.state[path], x, err_msg=path)
 
 
-def _kernel(**changed: Any) -> onnx.ModelProto:
+def _kernel(result: int = 4) -> onnx.ModelProto:
     """A call for two groups of one parameter and its gradient each, with a rate for both."""
-    about = {"program": "mul.f 0 2;sub.f 1 3", "results": [4], "types": "fff",
-             "shared": 1, "own": 2, "groups": 2, **changed}  # fmt: skip
-    call = helper.make_node("Elementwise_2", ["r", "a", "x", "b", "x"], ["y", "z"], domain=DOMAIN)
-    for key, value in about.items():
-        call.attribute.append(helper.make_attribute(key, value))
-    ends = [("r", *TYPE), ("a", *TYPE), ("b", *TYPE), ("x", *TYPE)], [("y", *TYPE), ("z", *TYPE)]
-    return build([call], *ends)
+    return build(f"""
+        step (float[4, 4] r, float[4, 4] a, float[4, 4] b, float[4, 4] x)
+            => (float[4, 4] y, float[4, 4] z) {{
+            y, z = {DOMAIN}.Elementwise_2 <program = "mul.f 0 2;sub.f 1 3", results = [{result}],
+                types = "fff", shared = 1, own = 2, groups = 2> (r, a, x, b, x)
+        }}""")
 
 
 def test_a_kernel_writes_over_what_is_of_its_group() -> None:
@@ -162,7 +153,7 @@ def test_a_kernel_writes_over_what_is_of_its_group() -> None:
     assert not overwritten(_kernel(), {"b": "y"})
     assert not overwritten(_kernel(), {"r": "y"})  # both groups read it
     assert not overwritten(_kernel(), {"x": "y"})  # and this
-    assert not overwritten(_kernel(results=[1]), pairs)  # an input as it is
+    assert not overwritten(_kernel(result=1), pairs)  # an input as it is
     other = _kernel()
     other.graph.node[0].op_type = "BatchNormGradient"
     assert not overwritten(other, pairs)
@@ -170,9 +161,8 @@ def test_a_kernel_writes_over_what_is_of_its_group() -> None:
 
 def test_another_model_of_the_step_may_read_later() -> None:
     """Its results are copied then: here a product of w that is a result."""
-    y = node("Neg", "x", "y")
-    first = _model(node("Sub", "w x", "w.next"), y)
-    second = _model(node("Sub", "w x", "w.next"), node("MatMul", "x w", "y"))
+    first = _model("next = Sub (w, x)  y = Neg (x)")
+    second = _model("next = Sub (w, x)  y = MatMul (x, w)")
     for model in (first, second):
         for info in (*model.graph.input, *model.graph.output):
             if info.name in ("x", "y"):

@@ -197,13 +197,11 @@ def test_all_that_is_refused_stands_in_one_message(tmp_path: Path) -> None:
 def test_a_condition_of_data_chooses_between_results(
     tmp_path: Path, condition: bool, expected: float
 ) -> None:
-    def branch(op: str) -> onnx.GraphProto:
-        made = [node(op, ["x"], [f"{op}_y"])]
-        return helper.make_graph(made, op, [], [onnx.ValueInfoProto(name=f"{op}_y")])
-
-    nodes = [node("If", ["c"], ["y"], then_branch=branch("Identity"), else_branch=branch("Neg"))]
+    lines = """
+        y = If (c) <then_branch = branch () => (float[n] same) { same = Identity (x) },
+                    else_branch = branch () => (float[n] minus) { minus = Neg (x) }>"""
     inputs = {"c": (TensorProto.BOOL, []), "x": (FLOAT, ["n"])}
-    net = load_onnx(written(tmp_path / "if.onnx", nodes, inputs, ["y"]))
+    net = load_onnx(written(tmp_path / "if.onnx", lines, inputs, ["y"]))
     found = outputs_of(net, {"c": np.array(condition), "x": np.array([2.0], np.float32)})["y"]
     assert found.tolist() == [expected]
 
@@ -244,31 +242,22 @@ def test_what_was_exported_here_is_the_model_again(tmp_path: Path, kind: str) ->
 
 @pytest.mark.parametrize("length", [1, 4])
 def test_a_loop_over_a_size_is_a_scan_with_gradients(tmp_path: Path, length: int) -> None:
-    body = helper.make_graph(
-        [
-            node("Gather", ["x", "i"], ["row"]),
-            node("MatMul", ["h", "w"], ["turned"]),
-            node("Add", ["turned", "row"], ["sum"]),
-            node("Tanh", ["sum"], ["next"]),
-            node("Identity", ["going"], ["still"]),
-            node("Identity", ["next"], ["stacked"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("h", FLOAT, ["n", 3]),
-        ],
-        [onnx.ValueInfoProto(name=n) for n in ("still", "next", "stacked")],
-    )
-    nodes = [
-        node("Shape", ["x"], ["shape"]),
-        node("Gather", ["shape", "zero"], ["time"]),
-        node("Loop", ["time", "", "start"], ["last", "all"], body=body, name="recurrence"),
-    ]
+    lines = """
+        shape = Shape (x)
+        time = Gather (shape, zero)
+        [recurrence] last, all = Loop (time, "", start) <body =
+            body (int64 i, bool going, float[n, 3] h)
+                => (bool still, float[n, 3] next, float[n, 3] stacked) {
+                row = Gather (x, i)
+                turned = MatMul (h, w)
+                sum = Add (turned, row)
+                next = Tanh (sum)
+                still = Identity (going)
+                stacked = Identity (next)
+            }>"""
     weights = {"zero": np.int64(0), "w": weight(3, 3)}
     inputs = {"x": (FLOAT, ["time", "n", 3]), "start": (FLOAT, ["n", 3])}
-    path = written(tmp_path / "loop.onnx", nodes, inputs, ["last", "all"], weights)
+    path = written(tmp_path / "loop.onnx", lines, inputs, ["last", "all"], weights)
     net = load_onnx(path)
     feeds = {"x": weight(length, 2, 3, seed=1), "start": weight(2, 3, seed=2)}
     found = outputs_of(net, feeds)

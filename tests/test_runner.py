@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
 
 from dsl import adam, training
 from nncompile import Trainer, compile_step, compose
@@ -16,7 +15,7 @@ from nncompile.runtime import StepRunner
 from nncompile.runtime import runner as runner_module
 from nncompile.runtime import session as session_module
 from nncompile.runtime.buffers import array_of, buffer_of
-from tests.hand_made import FLOAT, INT64, affine, build, halving_step
+from tests.hand_made import affine, build, halving_step
 from tests.small_models import data, perceptron
 
 
@@ -155,15 +154,12 @@ def test_bad_batches_and_states_leave_the_state_as_it_was(start: dict[str, np.nd
 
 
 def test_a_step_that_fails_leaves_the_state_as_it_was() -> None:
-    model = build(
-        [
-            helper.make_node("Gather", ["w", "index"], ["loss"]),
-            helper.make_node("Neg", ["w"], ["w.next"]),
-        ],
-        [("w", FLOAT, [4]), ("index", INT64, [])],
-        [("w.next", FLOAT, [4]), ("loss", FLOAT, [])],
-        metadata={"nncompile.state": '{"w": "w.next"}'},
-    )
+    text = """
+        test (float[4] w, int64 index) => (float[4] "w.next", float loss) {
+            loss = Gather (w, index)
+            "w.next" = Neg (w)
+        }"""
+    model = build(text, metadata={"nncompile.state": '{"w": "w.next"}'})
     runner = StepRunner(model, {"w": np.arange(4, dtype=np.float32)})
     with pytest.raises(BackendError, match=r"failed on these data: .*idx=4"):
         runner.step({"index": np.array(4)})

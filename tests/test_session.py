@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 from nncompile.diagnostics.errors import (
     BackendError,
@@ -19,7 +18,7 @@ from nncompile.diagnostics.errors import (
 )
 from nncompile.runtime import Port, Session, check_feeds
 from nncompile.runtime.providers import check_started, device_of, resolve_providers
-from tests.hand_made import FLOAT, INT64, affine, build
+from tests.hand_made import affine, build
 
 # Sessions
 
@@ -81,12 +80,8 @@ def test_no_threads_is_an_error() -> None:
 
 
 def test_a_failure_while_running_names_the_feeds(capfd: pytest.CaptureFixture[str]) -> None:
-    model = build(
-        [helper.make_node("Gather", ["table", "index"], ["y"])],
-        [("index", INT64, ["n"])],
-        [("y", FLOAT, ["n"])],
-        {"table": np.zeros(4, np.float32)},
-    )
+    gather = "test (int64[n] index) => (float[n] y) { y = Gather (table, index) }"
+    model = build(gather, {"table": np.zeros(4, np.float32)})
     with pytest.raises(BackendError, match=r"idx=9[\s\S]*i64\[2\]"):
         Session(model).run({"index": np.array([0, 9])})
     assert capfd.readouterr().err == ""

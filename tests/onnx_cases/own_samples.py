@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from tests.onnx_cases.samples import ML, Sample, of_nodes, sample
+from tests.onnx_files import nodes_of
 
 MICROSOFT, TRAINING = "com.microsoft", "ai.onnx.preview.training"
 
@@ -60,12 +60,9 @@ def own_samples() -> list[Sample]:
         *_earlier(real),
         of_nodes(
             "the gradient of a product",
-            [
-                helper.make_node("Mul", ["a", "b"], ["y"]),
-                helper.make_node(
-                    "Gradient", ["a", "b"], ["da", "db"], domain=TRAINING, xs=["a", "b"], y="y"
-                ),
-            ],
+            nodes_of(f"""
+                y = Mul (a, b)
+                da, db = {TRAINING}.Gradient <xs = ["a", "b"], y = "y"> (a, b)"""),
             {"a": real(2, 3), "b": real(2, 3)},
             ["da", "db"],
         ),
@@ -111,21 +108,9 @@ def own_samples() -> list[Sample]:
 
 def _earlier(real: Any) -> list[Sample]:
     """Nodes of earlier versions that those of later ones are not brought back to."""
-    doubled = helper.make_graph(
-        [
-            helper.make_node("Identity", ["on"], ["go"]),
-            helper.make_node("Add", ["v", "v"], ["twice"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
-            helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, [2, 3]),
-        ],
-        [
-            helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
-            helper.make_tensor_value_info("twice", onnx.TensorProto.FLOAT, [2, 3]),
-        ],
+    doubled = onnx.parser.parse_graph(
+        "body (int64 i, bool on, float[2, 3] v) => (bool go, float[2, 3] twice)"
+        "{ go = Identity (on) twice = Add (v, v) }"
     )
     positive = np.array([0.5, 1, 2], np.float32)
     normalized = [real(2, 3, 4), real(3), real(3), real(3), positive]
@@ -157,50 +142,33 @@ def _random(real: Any) -> list[Sample]:
     ]
 
 
+# Sequences and optionals, which are made and taken apart within the file.
+_SEQUENCES = {
+    "a sequence, joined": """
+        s = SequenceConstruct (a, b)
+        y = ConcatFromSequence <axis = 1> (s)""",
+    "an element of a sequence": """
+        one = Constant <value = int64 {1}> ()
+        s = SequenceConstruct (a, b)
+        y = SequenceAt (s, one)""",
+    "a sequence without an element": """
+        one = Constant <value = int64 {1}> ()
+        s = SequenceConstruct (a, b)
+        t = SequenceErase (s, one)
+        y = ConcatFromSequence <axis = 0> (t)""",
+    "the length of a sequence": """
+        none = SequenceEmpty ()
+        s = SequenceInsert (none, a)
+        y = SequenceLength (s)""",
+    "an optional": """
+        o = Optional (a)
+        y = OptionalGetElement (o)""",
+}
+
+
 def _sequences(real: Any) -> list[Sample]:
-    """Sequences and optionals, which are made and taken apart within the file."""
-    node = helper.make_node
-    made = node("SequenceConstruct", ["a", "b"], ["s"])
-    one = node("Constant", [], ["one"], value=numpy_helper.from_array(np.array(1)))
-    inputs = {"a": real(2, 3), "b": real(2, 3)}
+    a, b = real(2, 3), real(2, 3)
     return [
-        of_nodes(
-            "a sequence, joined",
-            [made, node("ConcatFromSequence", ["s"], ["y"], axis=1)],
-            inputs,
-            ["y"],
-        ),
-        of_nodes(
-            "an element of a sequence",
-            [one, made, node("SequenceAt", ["s", "one"], ["y"])],
-            inputs,
-            ["y"],
-        ),
-        of_nodes(
-            "a sequence without an element",
-            [
-                one,
-                made,
-                node("SequenceErase", ["s", "one"], ["t"]),
-                node("ConcatFromSequence", ["t"], ["y"], axis=0),
-            ],
-            inputs,
-            ["y"],
-        ),
-        of_nodes(
-            "the length of a sequence",
-            [
-                node("SequenceEmpty", [], ["none"]),
-                node("SequenceInsert", ["none", "a"], ["s"]),
-                node("SequenceLength", ["s"], ["y"]),
-            ],
-            {"a": real(2, 3)},
-            ["y"],
-        ),
-        of_nodes(
-            "an optional",
-            [node("Optional", ["a"], ["o"]), node("OptionalGetElement", ["o"], ["y"])],
-            {"a": real(2, 3)},
-            ["y"],
-        ),
+        of_nodes(label, nodes_of(text), {"a": a, "b": b} if "(a, b)" in text else {"a": a}, ["y"])
+        for label, text in _SEQUENCES.items()
     ]
