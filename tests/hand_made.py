@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+
+from tests.onnx_files import parsed
 
 
 def build(
-    graph: str,
-    constants: dict[str, np.ndarray] | None = None,
-    metadata: dict[str, str] | None = None,
+    graph: str, constants: Mapping[str, Any] = {}, metadata: Mapping[str, str] = {}
 ) -> onnx.ModelProto:
-    """The model of a graph in the textual syntax of onnx."""
-    made = onnx.parser.parse_graph(graph)
-    made.initializer.extend(numpy_helper.from_array(x, n) for n, x in (constants or {}).items())
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    helper.set_model_props(model, metadata or {})
+    """The model of a graph in the textual syntax of onnx, in the opset that is exported."""
+    model = parsed(graph, constants, opset=21)
+    onnx.helper.set_model_props(model, dict(metadata))
     return model
 
 

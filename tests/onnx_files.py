@@ -20,6 +20,17 @@ def nodes_of(lines: str) -> list[onnx.NodeProto]:
     return list(onnx.parser.parse_graph(f"main () => () {{ {lines} }}").node)
 
 
+def parsed(
+    graph: str, weights: Mapping[str, Any] = {}, opset: int = 17, more: str = ""
+) -> onnx.ModelProto:
+    """The model of a graph in the textual syntax of onnx, with these initializers."""
+    head = f'<ir_version: {10 if opset > 20 else 8}, opset_import: ["" : {opset}{more}]>'
+    model: onnx.ModelProto = onnx.parser.parse_model(head + graph)
+    for name, numbers in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(numbers), name))
+    return model
+
+
 def written(
     path: Path,
     nodes: Sequence[onnx.NodeProto] | str,

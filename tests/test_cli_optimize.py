@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from nncompile.cli import optimize as command
 from tests import command_line
 from tests.command_line import fails, succeeds
-from tests.onnx_files import FLOAT, convolutional, tied_language_model, weight, written
+from tests.onnx_files import FLOAT, convolutional, parsed, tied_language_model, weight, written
 
 node = helper.make_node
 
@@ -218,14 +218,12 @@ def test_a_convolution_and_its_normalization_are_one_node(language: Path) -> Non
 
 def test_a_file_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["n"]) for name in "xyz"]
-    nodes = [
-        node("BitwiseNot", ["x"], ["y"], "turned"),
-        node("BitwiseAnd", ["x", "y"], ["z"], "both"),
-    ]
-    graph = helper.make_graph(nodes, "bits", infos[:1], infos[1:])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.save(made, "bits.onnx")
+    bits = """
+        bits (int64[n] x) => (int64[n] y, int64[n] z) {
+            [turned] y = BitwiseNot (x)
+            [both] z = BitwiseAnd (x, y)
+        }"""
+    onnx.save(parsed(bits, opset=21), "bits.onnx")
     text = succeeds("optimize", "bits.onnx", "--device", "cuda")
     assert "on the CPU: BitwiseAnd(i64, i64)" in text
     assert [x.op_type for x in onnx.load("bits.optimized.onnx").graph.node] == ["Sub", "BitwiseAnd"]

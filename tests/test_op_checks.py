@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from nncompile.diagnostics.errors import GradientError
@@ -16,6 +15,7 @@ from nncompile.elementwise import stop_gradient
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import TupleType, Type, f32, f64
 from tests import backends, op_checks, op_types
+from tests.onnx_files import parsed
 from tests.op_types import Case
 
 
@@ -231,23 +231,15 @@ def test_a_new_op_of_ours_is_seen() -> None:
 
 def test_an_input_that_is_written_over_is_caught() -> None:
     """BatchNormalization in training mode writes the running statistics over its inputs."""
-    info = onnx.helper.make_tensor_value_info
-    names = ["x", "scale", "bias", "mean", "variance"]
-    shapes = [["n", 3], [3], [3], [3], [3]]
-    results = ["y", "next_mean", "next_variance"]
-    nodes = [
-        onnx.helper.make_node("BatchNormalization", names, results, training_mode=1),
-        onnx.helper.make_node("Add", ["next_mean", "next_variance"], ["z"]),
-    ]
-    inputs = [info(n, onnx.TensorProto.FLOAT, s) for n, s in zip(names, shapes, strict=True)]
-    outputs = [
-        info("y", onnx.TensorProto.FLOAT, ["n", 3]),
-        info("z", onnx.TensorProto.FLOAT, [3]),
-    ]
-    opset = onnx.helper.make_opsetid("", 21)
-    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs)
-    run = backends.session(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
-    feeds = {n: np.ones(3, np.float32) for n in names[1:]}
+    text = """
+        g (float[n, 3] x, float[3] scale, float[3] bias, float[3] mean, float[3] variance)
+            => (float[n, 3] y, float[3] z) {
+            y, next_mean, next_variance =
+                BatchNormalization <training_mode = 1> (x, scale, bias, mean, variance)
+            z = Add (next_mean, next_variance)
+        }"""
+    run = backends.session(parsed(text, opset=21))
+    feeds = {n: np.ones(3, np.float32) for n in ("scale", "bias", "mean", "variance")}
     feeds["x"] = np.arange(12, dtype=np.float32).reshape(4, 3)
     with pytest.raises(AssertionError, match="wrote over"):
         run(feeds, {"y": (4, 3), "z": (3,)})

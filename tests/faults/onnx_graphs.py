@@ -9,8 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from tests.faults.onnx_parts import FLOATS, SIZES, Random
-from tests.faults.onnx_seeds import parsed
-from tests.onnx_files import ints
+from tests.onnx_files import ints, parsed
 
 HUGE = (2**10, 2**12, 2**32, 2**40, 2**62, 2**63 - 1)
 X = "float[batch,4] x"

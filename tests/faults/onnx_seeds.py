@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.onnx_files import convolutional, ints, tied_language_model, weight
-
-
-def parsed(text: str, weights: dict[str, Any], opset: int = 17, more: str = "") -> onnx.ModelProto:
-    """The model of a graph in the textual syntax of onnx, with these initializers."""
-    head = f'<ir_version: 8, opset_import: ["" : {opset}{more}]>'
-    model: onnx.ModelProto = onnx.parser.parse_model(head + text)
-    for name, numbers in weights.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(numbers), name))
-    return model
+from tests.onnx_files import convolutional, ints, parsed, tied_language_model, weight
 
 
 def perceptron() -> onnx.ModelProto:
