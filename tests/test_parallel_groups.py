@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +16,11 @@ import pytest
 from nncompile.diagnostics.errors import ModelError, ProcessError
 from nncompile.parallel.group import Group, gathered_texts
 from nncompile.parallel.processes import Processes
+from nncompile.parallel.ray_train import ray_train
 from nncompile.parallel.torch_distributed import TorchGroup, torch_distributed
 from nncompile.parallel.waiting import wait_until
 from nncompile.train.interrupts import Interrupts
+from tests.mpi_jobs import ROOT
 from tests.thread_groups import in_threads
 
 
@@ -78,8 +85,36 @@ def test_gloo_is_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         check(TorchGroup(None, 20.0))
         assert torch_distributed().size == 1
+        context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+        ray(monkeypatch, lambda: context)
+        assert ray_train().size == 1
+        context.get_world_size = lambda: 2
+        with pytest.raises(ModelError, match="worker 0 of 2, and torch connects it as 0 of 1"):
+            ray_train()
     finally:
         distributed.destroy_process_group()
+
+
+def ray(monkeypatch: pytest.MonkeyPatch, context: Any) -> None:
+    """Makes a Ray Train that says where this process is."""
+    train = SimpleNamespace(get_context=context)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "ray.train", train)
+
+
+def test_ray_train_is_for_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outside() -> Any:
+        raise RuntimeError("get_context is for workers")
+
+    nowhere = SimpleNamespace(get_world_rank=lambda: None, get_world_size=lambda: None)
+    for context in (outside, lambda: nowhere):
+        ray(monkeypatch, context)
+        with pytest.raises(ModelError, match="for workers of Ray Train, and this is none"):
+            ray_train()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ray.train")
+    with pytest.raises(ModelError, match="needs ray, which is not installed"):
+        ray_train()
 
 
 def test_waiting_ends() -> None:
@@ -93,3 +128,52 @@ def test_waiting_ends() -> None:
             wait_until(lambda: False, 0, 5.0)
         assert ended.value.code == 143
         interrupts.received = None
+
+
+WORKERS = """
+import sys
+from pathlib import Path
+import numpy as np
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+def work(config):
+    from dsl import Dense, f32, model, mse, sgd, training
+    from nncompile import Trainer
+    from nncompile.parallel import ray_train
+
+    @model
+    def net(x=f32["batch", 3]):
+        return {"loss": mse(x >> Dense(3, name="out"), x)}
+
+    recipe = training(net, optimizer=sgd(0.1), batch_size=5)
+    trainer = Trainer(recipe, parallel=config["parallel"] and ray_train())
+    trainer.fit({"x": np.arange(36, dtype=np.float32).reshape(12, 3) / 36}, epochs=2, verbose=0)
+    np.save(config["file"], trainer.params["out.weight"])
+
+file = str(Path("found.npy").resolve())
+about = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
+ray.init(**about, runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}})
+TorchTrainer(
+    work,
+    train_loop_config={"parallel": True, "file": file},
+    scaling_config=ScalingConfig(num_workers=2),
+    torch_config=TorchConfig(backend="gloo"),
+    run_config=RunConfig(storage_path=str(Path.cwd())),
+).fit()
+work({"parallel": None, "file": "one.npy"})
+np.testing.assert_allclose(np.load(file), np.load("one.npy"), 1e-6, 1e-6)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_workers_of_ray_train_as_one(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text(WORKERS)
+    command = [sys.executable, "workers.py", str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
