@@ -30,7 +30,7 @@ _REASONS = (
     (r"KeyError.*weight", "`Conv` of weights that are inputs"),
     (r"'str' object is not callable", "an output named `code`"),
     (r"zip\(\) argument", "fewer outputs"),
-    (r"cannot convert float infinity", "infinities as constants"),
+    (r"cannot convert float infinity", "products of uint32 beyond 2³²"),
     (r"^more than", "takes too long"),
     (r"^crash", "crashes"),
 )
