@@ -174,6 +174,6 @@ def test_workers_of_ray_train_as_one(tmp_path: Path) -> None:
     command = [sys.executable, "workers.py", str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -23,6 +23,7 @@ class Killed(BaseException):
     """The end of a thread that stands for a process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_others_go_on(victim: int, tmp_path: Path) -> None:
     """From the last step, or where the first ended from the last state that it wrote."""
