@@ -257,6 +257,8 @@ class OnnxFormulas:
         if dtype is boolean:
             both = self.o.And(condition, x)
             return self.o.Or(both, self.o.And(self.o.Not(condition), y))
+        if not dtype.is_float:  # such as of a count that follows from gradients
+            return self.o.Where(condition, x, y)
         if self._is_gradient(x) and self._is_zero(y):
             return masked(self.o, condition, x, dtype)
         if self._is_gradient(y) and self._is_zero(x):
