@@ -41,7 +41,7 @@ from tests import op_checks, op_types
 from tests.backends import session
 from tests.leaves import leaf
 from tests.op_types import Case
-from tests.test_integers_of_all_widths import BINARY, UNARY, numbers
+from tests.test_integers_of_all_widths import BINARY, UNARY, ends
 from tests.tolerances import assert_close
 
 # onnxruntime 1.23 refuses to load a newer one.
@@ -88,7 +88,7 @@ def test_every_op_computes_the_same_at_the_oldest() -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_at_the_oldest(dtype: DType) -> None:
     """It has no bitwise operators."""
-    one = numbers(dtype)
+    one = ends(dtype)
     feeds = dict(zip("xy", (a.ravel() for a in np.meshgrid(one, one)), strict=True))
     x, y = (leaf(name, dtype["n"]) for name in feeds)
     outputs = {name: f(x, y) for name, f in BINARY.items()}

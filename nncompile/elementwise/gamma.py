@@ -77,7 +77,9 @@ def lgamma(t: Terms, x: Operand) -> Operand:
     at_positive = t("subtract", t.where(below[2], near, far), t("log", divisor))
     sine, _ = _half_turn(t, x)
     reflected = t("subtract", math.log(math.pi), t("log", t("abs", sine)))
-    at_negative = t("subtract", reflected, at_positive)
+    # Where the sine is 0 there is a pole, and far from 0 both are infinite.
+    is_pole = t("equal", sine, 0.0)
+    at_negative = t.where(is_pole, math.inf, t("subtract", reflected, at_positive))
     size = t("abs", x)
     at_pole = t("negative", t("log", size))  # also of numbers with few digits
     finite = t.where(is_negative, at_negative, at_positive)
