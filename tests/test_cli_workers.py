@@ -58,9 +58,12 @@ def test_without_a_launcher_it_says_how_to_get_one(
     assert "pip install 'nncompile[mpi]'" in message
 
 
-def test_one_process_has_no_one_to_share_its_update_with(file: Path) -> None:
-    message = fails("train", file, "--shard-optimizer")
-    assert "--shard-optimizer is for several processes, and there is one" in message
+@pytest.mark.parametrize("option", ["--shard-optimizer", "--elastic"])
+def test_options_of_several_processes_are_refused_where_there_is_one(
+    file: Path, option: str
+) -> None:
+    message = fails("train", file, option)
+    assert f"{option} is for several processes, and there is one" in message
     assert "--workers 2" in message
 
 

@@ -130,7 +130,7 @@ def in_processes(
         if place is not None:
             place.tell("pid", os.getpid())
         else:
-            _check_alone(options)
+            _check_alone({**options, "elastic": elastic})
         return work(None, whereabouts)
     size, rank, _ = there
     is_first = not rank
