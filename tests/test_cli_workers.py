@@ -10,13 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nncompile.cli import launching, workers
 from nncompile.cli.outcome import Outcome
 from nncompile.diagnostics.errors import LostProcessError, ModelError, ProcessError
 from nncompile.parallel import message_passing
-from tests.command_line import fails
+from nncompile.runtime import save_state
+from tests.command_line import fails, succeeds
 
 FILE = """
 import numpy as np
@@ -83,6 +85,7 @@ echo $$ > $NNCOMPILE_WORKERS/pid
 mkdir -p there/checkpoints
 printf "%s" "$PWD/there" > $NNCOMPILE_WORKERS/run
 test $n = 1 && touch there/checkpoints/step-000000040.safetensors
+test -e state-$n && cp state-$n there/checkpoint.safetensors
 test $n -lt 3 && echo 143 > $NNCOMPILE_WORKERS/exit && kill -9 $$
 echo 0 > $NNCOMPILE_WORKERS/exit
 """
@@ -106,6 +109,42 @@ def test_processes_are_started_again_where_one_is_killed(
         f"a process was killed: 3 processes begin again from {state} (restart 1 of 10)"
     )
     assert second.startswith(f"a process was killed: 2 processes begin again from {state}")
+
+
+def test_as_many_are_started_again_where_the_state_has_come_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the first process had the time to export, and so the same name for its state."""
+    started(monkeypatch, tmp_path, KILLED_TWICE)
+    monkeypatch.chdir(tmp_path)
+    for number, step in enumerate((47, 61), start=1):
+        save_state(tmp_path / f"state-{number}", {"step": np.array(step)})
+    assert launching.run_workers(3, elastic=True) == 0
+    called = (tmp_path / "called").read_text().splitlines()
+    assert [line.split()[2] for line in called] == ["3", "3", "3"]
+    said = capsys.readouterr().err.splitlines()
+    run = tmp_path / "there"
+    assert [line.partition(" again from ")[2] for line in said] == [
+        f"step 000000047 of {run} (restart 1 of 10)",
+        f"step 000000061 of {run} (restart 2 of 10)",
+    ]
+
+
+@pytest.mark.slow
+def test_one_that_is_started_again_alone_goes_on_with_the_run(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same command line, which is not to start others."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv(workers.PLACE, str(tmp_path))
+    words = ["train", file, "--quiet", "--output", tmp_path / "there", "--workers", "2"]
+    words += ["--elastic", "--shard-optimizer"]
+    assert "trained 2 steps" in succeeds(*words, "--steps", "2")
+    place = workers.Place(tmp_path)
+    assert (place.told("pid"), place.told("run")) == (str(os.getpid()), str(tmp_path / "there"))
+    place.forget("pid")
+    assert f"{tmp_path / 'there'} goes on from step 2" in succeeds(*words, "--steps", "2")
 
 
 def test_processes_are_not_started_again_without_end(

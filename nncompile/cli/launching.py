@@ -24,7 +24,7 @@ from nncompile.diagnostics.errors import FileError, LostProcessError, ModelError
 from nncompile.runtime.child import end_with_parent
 from nncompile.train.display import is_terminal
 from nncompile.train.run_lock import Lock
-from nncompile.train.run_resumption import Resumed
+from nncompile.train.run_resumption import Resumed, step_of
 
 _STARTING = 120.0  # seconds until the first process is there
 _ENDING = 5.0  # seconds from one attempt to end the processes to the next
@@ -115,7 +115,8 @@ def _reached(place: Place) -> str:
             break
         time.sleep(0.05)
     file = Resumed(Path(run), None, {}).checkpoint()
-    return "" if file is None else f"{file.stem.replace('-0', ' 0')} of {run}"
+    # By its step: where there was time for exports, that state has one name each time.
+    return "" if file is None else f"step {step_of(file):09d} of {run}"
 
 
 def _launcher() -> str:

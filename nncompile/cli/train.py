@@ -35,7 +35,7 @@ from nncompile.cli.training import (
     Training,
     Workers,
 )
-from nncompile.cli.workers import Whereabouts, in_processes, launched
+from nncompile.cli.workers import Place, Whereabouts, in_processes, launched
 from nncompile.program.model_file import Declared
 from nncompile.train.run_places import LATEST
 
@@ -102,8 +102,8 @@ def train(
       nncompile train digits.py --workers 4 --elastic
       mpirun -n 4 nncompile train digits.py
     """
-    if workers is not None and workers > 1 and launched() is None:
-        # The first of them says what there is to say.
+    if workers is not None and workers > 1 and launched() is None and Place.here() is None:
+        # The first of them says what there is to say; one that is left alone is the first, too.
         raise typer.Exit(run_workers(workers, elastic))
     flags = {
         "batch_size": batch_size,

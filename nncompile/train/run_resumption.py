@@ -34,10 +34,7 @@ class Resumed:
             return files[-1] if files else None
         if not files:
             return final
-        made = load_state(final)[0].get("step")
-        if made is None or made.shape != ():
-            raise CheckpointError(f"{final} cannot be read: it does not say of which step it is")
-        return final if int(made) >= _step(files[-1]) else files[-1]
+        return final if step_of(final) >= step_of(files[-1]) else files[-1]
 
 
 def resumed(
@@ -85,9 +82,16 @@ def _run_of(file: Path) -> Path | None:
     return next((x for x in (file.parent, file.parent.parent) if (x / CONFIG).is_file()), None)
 
 
-def _step(file: Path) -> int:
-    digits = file.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1
+def step_of(file: Path) -> int:
+    """The step of the state in a file of a run: by its name, or else by what it holds. Raises
+    `CheckpointError` where that cannot be read."""
+    name, _, digits = file.stem.rpartition("-")
+    if name and digits.isdigit():
+        return int(digits)
+    made = load_state(file)[0].get("step")
+    if made is None or made.shape != ():
+        raise CheckpointError(f"{file} cannot be read: it does not say of which step it is")
+    return int(made)
 
 
 def tell_what_is_kept(
