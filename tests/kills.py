@@ -1,14 +1,18 @@
 """Kills random processes of trainings at random moments: `python -m tests.kills --count 100`.
 
-Each job trains one of two models with two to four processes, and is killed some times:
+Each job trains one of two models with two to four processes, half of them each with its part of the
+update (`--shard-optimizer`), and is killed some times:
 
 - `ends`: `--workers N`. The job ends within five seconds, and is resumed.
 - `restarts`: `--workers N --elastic`. The job says so within five seconds, and goes on to its end.
+- `dwindles`: the same, and the first is killed before there is a state. The job goes on with one
+  process fewer each time, to the end with one.
 - `survives`: `mpirun --with-ft ulfm -n N`, `--elastic`. The others say so, and go on to the end.
 
-It goes on from a state that is no older than the last on disk when the process was killed. Where
-the number of processes stays the same, the state in the end has the bits of a job that was left
-alone. Where it changes, that of the convex model is the same to rounding.
+It goes on from a state that is no older than the last on disk when the process was killed. There is
+a new one before the others, so that as many processes as before begin again: the state in the end
+has the bits of a job that was left alone. With fewer, that of the convex model is the same to
+rounding.
 """
 
 from __future__ import annotations
@@ -34,10 +38,11 @@ from nncompile.runtime.checkpoint import load_state
 from tests.mpi_jobs import environment, launching
 
 EVERY = 20  # steps from one state that is written to the next
-STEPS = 1500
+STEPS = 2000
 REPORTED = 5.0  # seconds until a killed process is reported
 PATIENCE = 120.0  # seconds for all else
-MODES = ("ends", "restarts", "survives")
+MODES = ("ends", "restarts", "dwindles", "survives")
+FEWER = ("dwindles", "survives")  # with fewer processes in the end
 MODELS = {
     "convex": ('x >> Dropout(0.2) >> Dense(3, name="out")', "sgd(0.01, 0.9)"),
     "deep": (
@@ -45,6 +50,7 @@ MODELS = {
         "adam(0.001)",
     ),
 }
+KINDS = [(mode, model, x) for x in (False, True) for model in MODELS for mode in MODES]
 # While there is a file `slow`, a step takes some milliseconds in which nothing is computed.
 FILE = """
 import time
@@ -135,10 +141,12 @@ class Job:
     mode: str
     model: str
     size: int
+    shares: bool = False  # whether each process makes a part of the update
     kills: int = 0
     seconds: list[float] = field(default_factory=list)  # until each kill was reported
     lost: list[int] = field(default_factory=list)  # steps behind the last state on disk
     said: list[str] = field(default_factory=list)  # what went wrong
+    sizes: list[int] = field(default_factory=list)  # the numbers of processes it went on with
     error: float = 0.0
 
     def options(self) -> tuple[list[str], list[str]]:
@@ -146,7 +154,9 @@ class Job:
         before = [*launching(self.size), "--with-ft", "ulfm"] if self.mode == "survives" else []
         own = [] if self.mode == "survives" else ["--workers", str(self.size)]
         own += [] if self.mode == "ends" else ["--elastic"]
-        return before, [*own, "--checkpoint-every", f"{EVERY}steps"]
+        own += ["--shard-optimizer"] if self.shares else []
+        every = STEPS if self.mode == "dwindles" else EVERY
+        return before, [*own, "--checkpoint-every", f"{every}steps"]
 
     def run(self, directory: Path, rng: random.Random, kills: int) -> None:
         """Trains to the end, with so many kills."""
@@ -170,21 +180,37 @@ class Job:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+        printed = (directory / "out").read_text()
+        again = re.findall(r"a process was killed: (\S+) process", printed)
+        self.sizes = [1 if number == "one" else int(number) for number in again]
+        expected = {
+            "restarts": [self.size] * self.kills,
+            "dwindles": [*reversed(range(1, self.size))][: self.kills],
+        }
+        if not self.said and self.sizes != expected.get(self.mode, []):
+            self.said.append(f"goes on with {self.sizes} processes")
         if self.said:
-            self.said.append((directory / "out").read_text()[-2000:])
+            self.said.append(printed[-2000:])
 
     def _kill(self, directory: Path, rng: random.Random, child: subprocess.Popen[Any]) -> bool:
-        """Kills a process when there is a newer state than before; whether the job has ended."""
+        """Kills a process when there is a newer state than before, or before there is one; whether
+        the job has ended."""
         before, out = last_step(directory), directory / "out"
-        if not until(lambda: last_step(directory) > before, child):
-            self.said.append("writes no state")
+        told = len(self._reports(out))
+        if self.mode == "dwindles":
+            is_there = until(lambda: out.read_text().count(" parameters in ") > told, child)
+            pause = 0.2
+        else:
+            is_there, pause = until(lambda: last_step(directory) > before, child), 1.0
+        if not is_there:
+            self.said.append("does not train")
             return False
-        time.sleep(rng.random())
+        time.sleep(rng.uniform(0, pause))
         alive, told = ranks(child.pid), len(self._reports(out))
         if not alive:
             self.said.append("ended by itself")
             return False
-        rank = rng.choice(sorted(alive))
+        rank = 0 if self.mode == "dwindles" else rng.choice(sorted(alive))
         on_disk = last_step(directory)
         os.kill(alive[rank], signal.SIGKILL)
         self.kills += 1
@@ -199,6 +225,8 @@ class Job:
         if self.mode == "ends":
             self.lost.append(max(0, on_disk - last_step(directory)))
             return True
+        if self.mode == "dwindles":  # from the beginning, where there may be no run yet
+            return False
         if not until(lambda: len(self._steps(out)) > told, child):
             self.said.append("does not go on")
             return False
@@ -212,26 +240,28 @@ class Job:
         found = re.findall(r"goes on from step ([\d,]+)", out.read_text())
         return [int(x.replace(",", "")) for x in found]
 
-    def compare(self, directory: Path, alone: dict[tuple[str, int], Any]) -> None:
+    def compare(self, directory: Path, alone: dict[Any, Any]) -> None:
         """Compares the state in the end with that of a job that was left alone."""
-        size = 1 if self.mode == "survives" else self.size
-        if (self.model, size) not in alone:
-            workers = ["--workers", str(size)] if size > 1 else []
-            child = train(directory, [], *workers, "--name", "alone", "--steps", str(STEPS))
+        size = 1 if self.mode in FEWER else self.size
+        kind = self.model, size, self.shares and size > 1
+        if kind not in alone:
+            how = ["--workers", str(size)] if size > 1 else []
+            how += ["--shard-optimizer"] if kind[-1] else []
+            child = train(directory, [], *how, "--name", "alone", "--steps", str(STEPS))
             assert child.wait(PATIENCE) == 0, (directory / "out").read_text()
             file = directory / "runs/net/alone/checkpoint.safetensors"
-            alone[self.model, size] = load_state(file)[0]
+            alone[kind] = load_state(file)[0]
         state = load_state(directory / "runs/net/killed/checkpoint.safetensors")[0]
         self.error = max(
             float(np.abs(state[n] - x).max() / max(np.abs(x).max(), 1e-30))
-            for n, x in alone[self.model, size].items()
+            for n, x in alone[kind].items()
         )
         if self.error > self.allowed():
             self.said.append(f"the state differs by {self.error:.1e}")
 
     def allowed(self) -> float:
         """The difference that may come of sums in another order."""
-        if self.mode != "survives":
+        if self.mode not in FEWER:
             return 0.0
         return 1e-4 if self.model == "convex" else float("inf")
 
@@ -242,20 +272,22 @@ def write(directory: Path, model: str) -> None:
 
 
 def print_table(jobs: Sequence[Job]) -> None:
-    print(f"\n{'job':10}{'model':8}{'jobs':>5}{'kills':>7}{'reported in':>13}{'lost':>6}"
-          f"{'difference':>12}{'wrong':>7}")  # fmt: skip
-    for mode in MODES:
-        for model in MODELS:
-            those = [job for job in jobs if (job.mode, job.model) == (mode, model)]
-            if not those:
-                continue
-            seconds = [x for job in those for x in job.seconds]
-            lost = [x for job in those for x in job.lost]
-            print(
-                f"{mode:10}{model:8}{len(those):5}{sum(job.kills for job in those):7}"
-                f"{max(seconds, default=0):11.1f} s{max(lost, default=0):6}"
-                f"{max(job.error for job in those):12.1e}{sum(bool(job.said) for job in those):7}"
-            )
+    print(
+        f"\n{'job':10}{'model':8}{'update':8}{'jobs':>5}{'kills':>7}{'reported in':>13}"
+        f"{'lost':>6}{'difference':>12}{'wrong':>7}"
+    )
+    for mode, model, shares in KINDS:
+        those = [job for job in jobs if (job.mode, job.model, job.shares) == (mode, model, shares)]
+        if not those:
+            continue
+        seconds = [x for job in those for x in job.seconds]
+        lost = [x for job in those for x in job.lost]
+        print(
+            f"{mode:10}{model:8}{'parts' if shares else 'whole':8}{len(those):5}"
+            f"{sum(job.kills for job in those):7}"
+            f"{max(seconds, default=0):11.1f} s{max(lost, default=0):6}"
+            f"{max(job.error for job in those):12.1e}{sum(bool(job.said) for job in those):7}"
+        )
 
 
 def main() -> None:
@@ -264,22 +296,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=MODES)
     chosen = parser.parse_args()
-    rng, jobs, alone = random.Random(chosen.seed), list[Job](), dict[tuple[str, int], Any]()
-    kinds = [(m, x) for x in MODELS for m in MODES if chosen.only in (None, m)]
+    rng, jobs, alone = random.Random(chosen.seed), list[Job](), dict[Any, Any]()
+    kinds = [kind for kind in KINDS if chosen.only in (None, kind[0])]
     while sum(job.kills for job in jobs) < chosen.count and not any(
         job.said and not job.kills for job in jobs
     ):
-        mode, model = kinds[len(jobs) % len(kinds)]
-        job = Job(mode, model, rng.choice([2, 3, 4]))
+        mode, model, shares = kinds[len(jobs) % len(kinds)]
+        job = Job(mode, model, rng.choice([2, 3, 4]), shares)
         left = chosen.count - sum(x.kills for x in jobs)
-        kills = job.size - 1 if mode == "survives" else rng.choice([2, 3, 4])
+        kills = job.size - 1 if mode in FEWER else rng.choice([2, 3, 4])
         jobs.append(job)
         with tempfile.TemporaryDirectory() as name:
             job.run(Path(name), rng, min(kills, left))
             if not job.said:
                 job.compare(Path(name), alone)
         print(
-            f"{len(jobs):3}  {job.mode} {job.model}, {job.size} processes: {job.kills} kills, "
+            f"{len(jobs):3}  {job.mode} {job.model}, {job.size} processes"
+            f"{', parts of the update' if job.shares else ''}: {job.kills} kills, "
             f"reported in {', '.join(f'{x:.1f}' for x in job.seconds)} s, steps lost "
             f"{', '.join(map(str, job.lost))}, difference {job.error:.1e}"
             f"{'  WRONG: ' if job.said else ''}{'; '.join(job.said)}",
