@@ -3,6 +3,7 @@ the tree, and runs the tests that should catch each:
 
     python -m tests.planted                 # all; half an hour on two cores
     python -m tests.planted --only gemm     # those whose file or text has the word
+    python -m tests.planted --sample 60     # so many of them, drawn by --seed
 
 Native kernels are built in the copy, too, and what changed of them anew for each fault in them.
 It prints a table and ends with 1 where fewer than nine in ten are caught. Whether the tests pass
@@ -16,6 +17,7 @@ import compileall
 import contextlib
 import importlib
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -136,9 +138,13 @@ def main() -> int:
     """Plants the faults, and prints which were caught."""
     parser = argparse.ArgumentParser(prog="python -m tests.planted")
     parser.add_argument("--only", default="", help="faults whose file or text has this word")
+    parser.add_argument("--sample", type=int, help="plant so many of them")
+    parser.add_argument("--seed", type=int, default=0, help="by which these are drawn")
     parser.add_argument("--without-control", action="store_true", help="plant at once")
     options = parser.parse_args()
     chosen = [f for f in FAULTS if options.only in f"{f.file} {f.old} {f.tests}"]
+    if options.sample is not None and options.sample < len(chosen):
+        chosen = random.Random(options.seed).sample(chosen, options.sample)
     chosen.sort(key=is_of_kernels)  # last: those that remain built serve no others
     survived: list[Fault] = []
     for module in IMPORTED:
