@@ -124,10 +124,10 @@ def truncated_normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
 
 @suggests_names
 def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
-    """Uniform in [low, high). Raises `ModelError` where high is below low."""
+    """Uniform in [low, high). Raises `ModelError` where low is not below high."""
     low, high = real("low", low), real("high", high)
-    if high < low:
-        raise ModelError(f"uniform: low must not be above high, got {low} and {high}")
+    if not low < high:
+        raise ModelError(f"uniform: low must be below high, got {low} and {high}")
     return lambda type_, key, fans: random.uniform(key, type_.shape, low, high, type_.dtype)
 
 

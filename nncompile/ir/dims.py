@@ -152,6 +152,12 @@ def same(a: Dim, b: Dim) -> bool | None:
     return None
 
 
+def is_same(a: Dim, b: Dim) -> bool:
+    """Whether two dimensions are the same expression when they are multiplied out: a quick look,
+    which does not ask what is known of their sizes."""
+    return bool(a == b or sp.expand(sp.sympify(a) - sp.sympify(b)) == 0)
+
+
 def same_where_enough(a: Dim, b: Dim) -> bool:
     """Whether two dimensions are equal where slices find as much as they ask for: Min(3, n) and 3
     are. Whether they do is for a node to check, which `Reshape` does."""

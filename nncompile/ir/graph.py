@@ -143,19 +143,20 @@ def _sorted(
     order: list[Value] = []
     visited: set[Value] = set()
     stack = list(outputs)[::-1]
-    while stack:
-        value = stack[-1]
+    pop, push, is_visited = stack.pop, stack.append, visited.issuperset
+    while stack:  # for every node of every graph that is made
+        value = pop()
         if value in visited:
-            stack.pop()
             continue
-        height = len(stack)
-        for a in reversed(arguments(value)):
-            if a not in visited:
-                stack.append(a)
-        if len(stack) == height:
-            stack.pop()
+        args = arguments(value)
+        if is_visited(args):
             visited.add(value)
             order.append(value)
+        else:
+            push(value)
+            for a in args[::-1]:
+                if a not in visited:
+                    push(a)
     return order
 
 

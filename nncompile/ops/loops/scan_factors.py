@@ -95,7 +95,9 @@ class _Separation:
         variables = {placeholder(i) for i in indices}
         factors = [differentiate(body, placeholder(i)) for i in indices]
         linear_part = sp.Add(*(f * placeholder(i) for f, i in zip(factors, indices, strict=True)))
-        if any(f.free_symbols & variables for f in factors) or sp.expand(body - linear_part) != 0:
+        if any(f.free_symbols & variables for f in factors):
+            return value
+        if body != linear_part and sp.expand(body - linear_part) != 0:
             return value
         terms = _gathered(
             self._term(factor, value.args, value.args[i])

@@ -211,8 +211,14 @@ def uniform(
         raise ModelError(f"uniform: low must be below high, got {low} and {high}")
     bits = cast(random_bits(key, shape), dtype.computed)
     below = float(np.nextafter(dtype.numpy.type(high), dtype.numpy.type(low)))
-    samples: Value = minimum(bits * ((high - low) / RANGE) + low, below)
-    return cast(samples, dtype)
+    # As values: one formula serves all ranges, where each number in one makes another.
+    ends = (const(x, dtype.computed) for x in ((high - low) / RANGE, low, below))
+    return cast(_within(bits, *ends), dtype)
+
+
+@formula
+def _within(bits: Any, factor: Any, low: Any, below: Any) -> Any:
+    return minimum(bits * factor + low, below)
 
 
 # The inverse error function by two polynomials, highest coefficient first; relative error 2·10⁻⁷.

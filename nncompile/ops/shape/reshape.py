@@ -18,6 +18,7 @@ from nncompile.ir.dims import (
     dim,
     floordiv,
     is_one,
+    is_same,
     product,
     same,
     same_shape,
@@ -143,7 +144,7 @@ def _pattern(source: Shape, target: Shape) -> list[int] | None:
         if isinstance(size, int) and size:
             pattern.append(size)
         else:
-            copied = i < len(source) and same(size, source[i]) is True
+            copied = i < len(source) and is_same(size, source[i])
             pattern.append(0 if copied else -1)
     unknown = pattern.count(-1)
     known = all(pattern) and not any(_is_zero(d) for d in target)
