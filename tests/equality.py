@@ -32,11 +32,26 @@ CASES: dict[str, dict[str, Any]] = {
     "sum": {"reduction": "sum"},
     "mean, clipped": {"clip_norm": 0.05},
     "masked mean, 4 batches accumulated": {"ignore_index": 0, "accumulate": 4},
+    "sum, 4 batches accumulated": {"reduction": "sum", "accumulate": 4},
+    "masked mean, clipped, 4 batches accumulated": {
+        "ignore_index": 0,
+        "clip_norm": 0.05,
+        "accumulate": 4,
+    },
     "mean, dropout": {"rate": 0.4},
     "mean, BatchNorm(sync=True)": {"norm": True},
     "masked mean, BatchNorm(sync=True)": {"norm": True, "ignore_index": 0},
+    "mean, BatchNorm(sync=True), 4 batches accumulated": {"norm": True, "accumulate": 4},
 }
-SHARDED = ("mean", "sum", "mean, clipped", "masked mean, 4 batches accumulated")
+SHARDED = (
+    "mean",
+    "sum",
+    "mean, clipped",
+    "masked mean, 4 batches accumulated",
+    "masked mean, clipped, 4 batches accumulated",
+)
+OVERLAPPED = ("masked mean", "masked mean, clipped, 4 batches accumulated")
+WITHIN = "every state within windows of 4 batches, masked mean, clipped"
 LIMIT = 1e-6
 # Adam divides by the root of a gradient near zero, whose rounding is then seen in the parameters.
 ADAM, ADAM_LIMIT = "mean, Adam, each with its part of the update", 1e-4
@@ -76,23 +91,48 @@ def parameters(options: dict[str, Any], parallel: Any = None) -> dict[str, Any]:
     return trainer.params
 
 
+def states(options: dict[str, Any], parallel: Any = None) -> list[dict[str, Any]]:
+    """What the first process sees of parameters, of what the optimizer keeps and of the sums of
+    gradients, after each step."""
+    seen: list[dict[str, Any]] = []
+
+    def look(event: Any) -> None:
+        if parallel is None or parallel.is_first:
+            state = event.trainer.state
+            seen.append({n: x for n, x in state.items() if x.dtype == np.float32 and x.any()})
+
+    trainer = Trainer(recipe(**options), threads=1, parallel=parallel)
+    trainer.fit(data(), epochs=2, verbose=0, callbacks=look)
+    return seen
+
+
+def difference(found: dict[str, Any], expected: dict[str, Any]) -> float:
+    """The largest relative one."""
+    pairs = ((found[path], x) for path, x in expected.items())
+    return max(float(np.abs(y - x).max() / np.abs(x).max()) for y, x in pairs)
+
+
 def compared(parallel: Any, sharing: Any, overlapping: Any) -> None:
     """What one process of several computes: prints the differences from one alone as JSON. Those
     who are `sharing` make parts of the update; the last ones reduce early."""
     found = {}
     cases = {name: (parallel, options) for name, options in CASES.items()}
-    cases |= {f"{name}, each with its part of the update": (sharing, CASES[name])
-              for name in SHARDED}  # fmt: skip
-    overlapped = "masked mean, reduced while others are computed"
-    cases[overlapped] = overlapping, CASES["masked mean"]
+    for names, others, how in (
+        (SHARDED, sharing, "each with its part of the update"),
+        (OVERLAPPED, overlapping, "reduced while others are computed"),
+    ):
+        cases |= {f"{name}, {how}": (others, CASES[name]) for name in names}
     cases[ADAM] = sharing, {"optimizer": adam(1e-3)}
     for name, (processes, options) in cases.items():
         several = parameters(options, processes)
         if parallel.is_first:
-            one = parameters(options)
-            found[name] = max(
-                float(np.abs(several[path] - x).max() / np.abs(x).max()) for path, x in one.items()
-            )
+            found[name] = difference(several, parameters(options))
+    within = CASES["masked mean, clipped, 4 batches accumulated"]
+    for processes, how in ((parallel, ""), (sharing, ", each with its part of the update")):
+        seen = states(within, processes)
+        if parallel.is_first:
+            pairs = zip(seen, states(within), strict=True)
+            found[f"{WITHIN}{how}"] = max(difference(x, y) for x, y in pairs)
     if parallel.is_first:
         print(json.dumps(found))
 

@@ -1,6 +1,6 @@
 """Kills random processes of trainings at random moments: `python -m tests.kills --count 100`.
 
-Each job trains one of two models with two to four processes, half of them each with its part of the
+Each job trains one of three models with two to four processes, half of them each with its part of the
 update (`--shard-optimizer`), and is killed some times:
 
 - `ends`: `--workers N`. The job ends within five seconds, and is resumed.
@@ -11,8 +11,8 @@ update (`--shard-optimizer`), and is killed some times:
 
 It goes on from a state that is no older than the last on disk when the process was killed. There is
 a new one before the others, so that as many processes as before begin again: the state in the end
-has the bits of a job that was left alone. With fewer, that of the convex model is the same to
-rounding.
+has the bits of a job that was left alone. With fewer, that of the models other than the deep one is
+the same to rounding.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ MODELS = {
         'x >> Dense(16, relu, name="hidden") >> Dropout(0.3) >> Dense(3, name="out")',
         "adam(0.001)",
     ),
+    # Which accumulates. A window ends with each state that is written.
+    "windows": ('x >> Dropout(0.2) >> Dense(30, relu) >> Dense(3, name="out")', "sgd(0.01, 0.9)"),
 }
+ACCUMULATE = {"windows": 4}
 KINDS = [(mode, model, x) for x in (False, True) for model in MODELS for mode in MODES]
 # While there is a file `slow`, an epoch takes a tenth of a second in which nothing is computed.
 FILE = """
@@ -72,7 +75,7 @@ class Slow:
             time.sleep(0.1)
         return self.array[rows]
 
-recipe = training(net, optimizer={optimizer}, batch_size=32)
+recipe = training(net, optimizer={optimizer}, batch_size=32, accumulate={accumulate})
 rng = np.random.default_rng(0)
 data = {{"x": Slow(rng.normal(size=(700, 20)).astype("f4")), "label": rng.integers(0, 3, 700)}}
 """
@@ -263,12 +266,14 @@ class Job:
         """The difference that may come of sums in another order."""
         if self.mode not in FEWER:
             return 0.0
-        return 1e-4 if self.model == "convex" else float("inf")
+        return {"convex": 1e-4, "windows": 1e-3}.get(self.model, float("inf"))
 
 
 def write(directory: Path, model: str) -> None:
     logits, optimizer = MODELS[model]
-    (directory / "net.py").write_text(FILE.format(logits=logits, optimizer=optimizer))
+    accumulate = ACCUMULATE.get(model, 1)
+    text = FILE.format(logits=logits, optimizer=optimizer, accumulate=accumulate)
+    (directory / "net.py").write_text(text)
 
 
 def print_table(jobs: Sequence[Job]) -> None:
@@ -295,9 +300,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=MODES)
+    parser.add_argument("--model", choices=MODELS)
     chosen = parser.parse_args()
     rng, jobs, alone = random.Random(chosen.seed), list[Job](), dict[Any, Any]()
-    kinds = [kind for kind in KINDS if chosen.only in (None, kind[0])]
+    kinds = [
+        kind
+        for kind in KINDS
+        if chosen.only in (None, kind[0]) and chosen.model in (None, kind[1])
+    ]
     while sum(job.kills for job in jobs) < chosen.count and not any(
         job.said and not job.kills for job in jobs
     ):

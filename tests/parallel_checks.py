@@ -47,9 +47,16 @@ def fitted(trainer: Trainer, **options: Any) -> Trainer:
     return trainer
 
 
+def made(compiled: Any) -> Any:
+    """The step, once what each process runs of it is made, and not in each thread."""
+    compiled.content("gradient")
+    compiled.content("following_of_sums" if compiled.source.sums else "following")
+    return compiled
+
+
 def together(size: int, compiled: Any, **options: Any) -> list[Trainer]:
     """Trainers that were fitted together."""
-    compiled.content("gradient"), compiled.content("following")
+    made(compiled)
     return checked(
         in_threads(size, lambda p: fitted(Trainer(compiled, threads=1, parallel=p), **options))
     )

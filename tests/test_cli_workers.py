@@ -60,12 +60,12 @@ def test_without_a_launcher_it_says_how_to_get_one(
     assert "pip install 'nncompile[mpi]'" in message
 
 
-@pytest.mark.parametrize("option", ["--shard-optimizer", "--elastic"])
+@pytest.mark.parametrize("option", ["--shard-optimizer", "--elastic", "--overlap 1000"])
 def test_options_of_several_processes_are_refused_where_there_is_one(
     file: Path, option: str
 ) -> None:
-    message = fails("train", file, option)
-    assert f"{option} is for several processes, and there is one" in message
+    message = fails("train", file, *option.split())
+    assert f"{option.split()[0]} is for several processes, and there is one" in message
     assert "--workers 2" in message
 
 

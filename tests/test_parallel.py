@@ -40,6 +40,7 @@ from tests.parallel_checks import (
     classifier,
     data,
     fitted,
+    made,
     plain,
     recipe,
     together,
@@ -51,8 +52,7 @@ from tests.thread_groups import ThreadGroup, in_threads
 
 @pytest.mark.parametrize(("size", "options"), [(2, {"accumulate": 3}), (4, {"clip_norm": 0.1})])
 def test_several_processes_train_as_one_does(size: int, options: dict[str, Any]) -> None:
-    compiled = compile_step(recipe(**options))
-    compiled.content("gradient"), compiled.content("following")
+    compiled = made(compile_step(recipe(**options)))
 
     def work(parallel: Processes | None) -> tuple[Trainer, History]:
         trainer = Trainer(compiled, threads=1, parallel=parallel)

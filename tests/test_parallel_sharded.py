@@ -161,8 +161,22 @@ def test_steps_in_place() -> None:
         assert_same(trainer.state, one.state)
 
 
+def test_ways_to_train_together_that_differ_are_named() -> None:
+    step = ready(plain)
+
+    def work(processes: Processes) -> None:
+        other = Processes(processes.group.apart(), shard_optimizer=processes.rank == 1)
+        fitted(Trainer(step, threads=1, parallel=other))
+
+    for error in in_threads(2, work):
+        assert isinstance(error, ModelError)
+        assert "the options of the processes differ" in str(error)
+        assert '"shard_optimizer": true' in str(error)
+
+
 def shares(optimizer: Any, size: int, **options: Any) -> tuple[SharedUpdate, list[Section]]:
-    update = SharedUpdate(compose(recipe(deep, optimizer=optimizer, **options)))
+    step = compose(recipe(deep, optimizer=optimizer, **options))
+    update = SharedUpdate(step, step.following)
     return update, sections(update.components, size)
 
 

@@ -21,6 +21,7 @@ from nncompile.cli.training import (
     Epochs,
     LogFile,
     Monitor,
+    Overlap,
     Overwrite,
     Patience,
     PrecisionOfRun,
@@ -76,6 +77,7 @@ def train(
     workers: Workers = None,
     shard_optimizer: ShardOptimizer = False,
     average_every: AverageEvery = None,
+    overlap: Overlap = None,
     elastic: Elastic = False,
     model: Chosen = None,
     settings: Set = None,
@@ -143,6 +145,5 @@ def train(
         )
         return training.run(declared.recipe.model.name, partial(declaring, declared))
 
-    return in_processes(
-        work, workers, elastic, shard_optimizer=shard_optimizer, every=average_every
-    )
+    options = {"shard_optimizer": shard_optimizer, "every": average_every, "overlap": overlap}
+    return in_processes(work, workers, elastic, **options)

@@ -92,6 +92,14 @@ AverageEvery = Annotated[
         help="Each process makes so many steps with its own rows before their states are averaged.",
     ),
 ]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="BYTES",
+        help="Reduce gradients in buckets of so many bytes while others are computed.",
+    ),
+]
 Elastic = Annotated[
     bool,
     typer.Option(
@@ -101,6 +109,8 @@ Elastic = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+_GRAPHS = ("step", "gradient", "following", "following_of_sums")  # of a step
 
 Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]
 """From what `config.json` of a resumed run says and the options that hold now to what is trained,
@@ -195,7 +205,7 @@ class Training:
         epochs, steps = self._length(trainer, saved, run)
         parameters = trainer.params
         nodes = trainer.compiled.report.nodes
-        parts = [n for n in ("step", "gradient", "following") if f"{n}, ONNX" in nodes]
+        parts = [n for n in _GRAPHS if f"{n}, ONNX" in nodes]
         how = "from the compile cache" if trainer.compiled.report.is_cached else "compiled"
         out.print(
             f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "

@@ -36,7 +36,9 @@ from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
 
-_WHOLE = ("step", "steps", "following")  # to which nothing is left to be reduced
+# To which nothing is left to be reduced.
+_WHOLE = ("step", "steps", "following", "following_of_sums")
+_SIZELESS = ("update", "following", "following_of_sums", "apply")  # which no batch is in
 _APART = ("accumulate", "apply")  # whose graphs are not those of the step
 _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
 
@@ -125,6 +127,11 @@ class CompiledStep(Stages):
         return self.optimized("following", self.source.following)
 
     @cached_property
+    def following_of_sums(self) -> Graph:
+        """The optimized graph of the same, from what each gradient is over a window of batches."""
+        return self.optimized("following_of_sums", self.source.following_of_sums)
+
+    @cached_property
     def accumulate(self) -> Graph:
         """The optimized graph that adds what a batch gives to sums in the state."""
         return self.optimized(
@@ -142,10 +149,10 @@ class CompiledStep(Stages):
 
     def content(self, name: str) -> bytes:
         """The bytes of an ONNX file: of "step", "steps", "gradient", "update", "following",
-        "accumulate", "apply" or "evaluate"."""
+        "following_of_sums", "accumulate", "apply" or "evaluate"."""
         if name == "evaluate":
             return self._entry(name).content
-        sizes = {} if name in ("update", "following", "apply") else self._batch_sizes
+        sizes = {} if name in _SIZELESS else self._batch_sizes
         metadata = self.metadata if name in _WHOLE else self._metadata_of_half(name)
         how: dict[str, Any] = {"metadata": metadata, "sizes": sizes, "kernels": self.kernels}
         return self._entry(name, **how).content

@@ -31,7 +31,10 @@ class Comparing(Protocol):
     def rank(self) -> int: ...
     @property
     def size(self) -> int: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
     def said(self, value: Any) -> list[Any]: ...
+    def settle(self) -> None: ...
     def follow_first(self, trainer: EventTrainer) -> None: ...
 
 
@@ -55,7 +58,8 @@ class Agreement:
     def during(self, fitting: Fitting) -> Iterator[None]:
         """Compares what begins."""
         trainer = fitting.trainer
-        self._check_same(self._processes.said(described(fitting)))
+        options = {"the options of the processes": dict(self._processes.options)}
+        self._check_same(self._processes.said({**described(fitting), **options}))
         if any(self._processes.said(self._followed)):
             here = [trainer.step, trainer.epoch]
             if self._processes.said(here).count(here) < self._processes.size:
@@ -78,6 +82,7 @@ class Agreement:
         if event.step != self._checked:
             if self._made and event.batch:
                 self._check_batch(event)
+            self._processes.settle()
             self._check_state(event.trainer)
 
     def _check_same(self, every: Sequence[Mapping[str, Any]], hint: str = _SAME) -> None:

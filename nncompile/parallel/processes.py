@@ -19,6 +19,7 @@ from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import LostProcessError, ModelError, ProcessError, whole_number
 from nncompile.ir.types import Array
 from nncompile.parallel.agreement import Agreement
+from nncompile.parallel.collected import CollectedStepRunner
 from nncompile.parallel.group import Group
 from nncompile.parallel.local import LocalStepRunner
 from nncompile.parallel.meeting import Shares
@@ -64,7 +65,7 @@ class Processes:
                     hint="give one of them",
                 )
         self.overlap = overlap
-        self._options: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "shard_optimizer": shard_optimizer,
             "every": every,
             "overlap": overlap,
@@ -107,7 +108,7 @@ class Processes:
         order, with new numbers. Each makes a trainer with them, and goes on from a state that one
         of them has, or that is on disk. `lost` has the numbers that the others had."""
         group, lost = self.group.survivors()
-        return Processes.of(group, True, lost, **self._options)
+        return Processes.of(group, True, lost, **self.options)
 
     @property
     def is_first(self) -> bool:
@@ -118,11 +119,12 @@ class Processes:
         self, compiled: CompiledStep, state: Mapping[str, Any], *options: Any
     ) -> ReducedStepRunner:
         """A runner of steps that all processes make together."""
-        every = self._options["every"]
+        every = self.options["every"]
         if self.size > 1 and every is not None:
             return LocalStepRunner(self, every, compiled, state, *options)
-        shards = self.size > 1 and self._options["shard_optimizer"]
-        kind = ShardedStepRunner if shards else ReducedStepRunner
+        if self.size > 1 and self.options["shard_optimizer"]:
+            return ShardedStepRunner(self, compiled, state, *options)
+        kind = CollectedStepRunner if self.size > 1 and compiled.source.sums else ReducedStepRunner
         return kind(self, compiled, state, *options)
 
     def enter(self, runner: Shares, after: object) -> None:
@@ -160,6 +162,14 @@ class Processes:
             runner = self._runners[number]()
             assert runner is not None  # as one process asks for its state
             return served, runner.collected(names, step)
+
+    def settle(self) -> None:
+        """Makes all go on as from a file with the present state: its bits do not depend on whether
+        one does."""
+        self.meet(_MESSAGE)
+        with self._answering():
+            for runner in self._used:
+                runner.settle()
 
     def callbacks(self, callbacks: list[Callback]) -> list[Callback]:
         """Those of this process: what writes or shows is told by the first alone. With them, one

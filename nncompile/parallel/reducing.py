@@ -101,7 +101,7 @@ class Reducing:
             elif kind == "max":
                 self._apart[name] = np.zeros(_shape(port), port.dtype)
             else:
-                (long if _is_long(port) else short).append(port)
+                (long if is_long(port) else short).append(port)
         lengths = {port.name: _length(port) for port in long}
         for section in self.sections:
             self._own(section)
@@ -156,6 +156,10 @@ class Reducing:
         """Where tensors are to be computed: they need not be given to `reduced`."""
         return {name: t.view for name, t in self._tensors.items() if t.is_direct}
 
+    def names_of(self, number: int) -> Sequence[str]:
+        """Which of the early tensors of that number there are."""
+        return self._early[number].names
+
     def begin(self, number: int, given: Mapping[str, Array] | None) -> None:
         """Begins to reduce those early tensors; what is not computed in place is `given`, or None
         by a process without rows. Means are multiplied by their weight, which is given, too."""
@@ -201,7 +205,8 @@ class Reducing:
         own = self._weights()
         for name in self._are_short:
             multiply(self._tensors[name].view, self._factor(name, own, dict.fromkeys(own, 1.0), 1))
-        self.group.allreduce(self._short)
+        if len(self._short):
+            self.group.allreduce(self._short)
         # The weights of all are among the short ones: long ones are multiplied once.
         totals = {name: total or 1.0 for name, total in self._weights().items()}
         ones, size = dict.fromkeys(own, 1.0), self.group.size
@@ -213,8 +218,11 @@ class Reducing:
         for name, tensor in self._tensors.items():
             if tensor.rule.kind == "change":
                 tensor.view[...] += old(name)
-        results = {name: self._result(name) for name in self._tensors if self._is_here(name)}
-        return results | self._reduced_apart(given)
+        return self.present() | self._reduced_apart(given)
+
+    def present(self) -> dict[str, Array]:
+        """What stands where tensors are reduced, of those of sections the rows that are owned."""
+        return {name: self._result(name) for name in self._tensors if self._is_here(name)}
 
     def _is_here(self, name: str) -> bool:
         return self._owned.get(name, slice(None)) is not None
@@ -256,7 +264,8 @@ class Reducing:
         return np.concatenate([part[:n] for part, n in zip(every, counts, strict=True)])
 
 
-def _is_long(port: Port) -> bool:
+def is_long(port: Port) -> bool:
+    """Whether a tensor is reduced in a vector of float32."""
     is_float32 = port.dtype.kind not in "iub" and port.dtype.itemsize <= 4
     return is_float32 and _length(port) > _SHORT
 

@@ -60,18 +60,14 @@ class ReducedStepRunner(StepRunner):
         self._new_session: Callable[[bytes], Session] = start
         stages, half = stages_of(source), None
         self._half: Session | StagedHalf | OverlappedHalf
-        early = self._early(source, stages)
+        self._early = self._buckets(source, stages)
         if stages:
             self._half = StagedHalf(processes, compiled, stages, start)
-        elif early:
-            self._half = OverlappedHalf(compiled, early, start)
+        elif self._early:
+            self._half = OverlappedHalf(compiled, self._early, start)
         else:
             self._half = half = start(compiled.content("gradient"))
-        rules, first = source.reductions.by_name, source.reductions.gradients
-        weighted = first if stages else ()
-        about = self._half.outputs, first, weighted, self._sections, early
-        self._reducing = Reducing(processes.group, rules, *about)
-        self._direct = self._reducing.direct
+        self._reducing = self._reducer(source, source.reductions.gradients if stages else ())
         options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
         super().__init__(self._update(compiled), state, providers, threads, **options)
         self._bound = None if half is None else BoundHalf(half, self._states_of_half, self._direct)
@@ -79,7 +75,16 @@ class ReducedStepRunner(StepRunner):
             self._half.bind(self._states_of_half, self._direct)
         self._whole: dict[str, Array] = {}
 
-    def _early(self, source: Step, stages: Sequence[object]) -> Sequence[Sequence[str]]:
+    def _reducer(self, source: Step, weighted: Sequence[str]) -> Reducing:
+        """What reduces the outputs of the half at each step, of which those are given times their
+        weight; and where they are to be computed."""
+        rules, first = source.reductions.by_name, source.reductions.gradients
+        about = self._half.outputs, first, weighted, self._sections, self._early
+        reducing = Reducing(self._processes.group, rules, *about)
+        self._direct: Mapping[str, Array] = reducing.direct
+        return reducing
+
+    def _buckets(self, source: Step, stages: Sequence[object]) -> Sequence[Sequence[str]]:
         """The gradients that are reduced while others are computed, in buckets."""
         most = self._processes.overlap
         if most is None or stages or self._sections:
@@ -96,9 +101,9 @@ class ReducedStepRunner(StepRunner):
         """The states that the gradient half is computed at."""
         return self._sets
 
-    def _completed(self, whole: dict[str, Array]) -> dict[str, Array]:
-        """What was reduced, with what else the update takes."""
-        return whole
+    def _reduced(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
+        """What the update takes, of the outputs of the half that are not computed in place."""
+        return self._reducing.reduced(given, self._old)
 
     @property
     def ports(self) -> list[Port]:
@@ -122,7 +127,7 @@ class ReducedStepRunner(StepRunner):
         given = self._given(batch, cut, *span)
         losses = self._losses(given)
         self._processes.meet()
-        self._whole = self._completed(self._reducing.reduced(given, self._old))
+        self._whole = self._reduced(given)
         self._locate(losses, span)
         names = {f"{path}.next": f"{path}.reduced" for path in self._source.state}
         whole = {names.get(name, name): x for name, x in self._whole.items()}

@@ -127,9 +127,17 @@ class _Composition:
             accumulation=sums,
             evaluation=evaluation,
             first=updated.first,
+            sums=self._sums,
             averages=self.averages,
             reductions=self.reductions,
         )
+
+    @property
+    def _sums(self) -> dict[str, tuple[str, Value]]:
+        """What is summed up of gradients in the state. None where a rule is taken back after each
+        batch whose sums are not finite, and so needs those of the whole batch."""
+        has_rules = any(isinstance(update, assign) for update in self.recipe.updates)
+        return {} if self.scaling and has_rules else self.updated.sums
 
     @cached_property
     def _of_batch(self) -> set[Value]:
@@ -160,6 +168,7 @@ class _Composition:
             for path, derivative in zip(trained, derivatives, strict=True)
         }
         values = dict(zip(gradients.values(), derivatives, strict=True))
+        names = {path: input_of(leaf).name for path, leaf in gradients.items()}
         following: dict[Value, Value] = {}
         current = self.updated.now
         self.reductions.add_gradients(update.loss, gradients, current)
@@ -170,7 +179,9 @@ class _Composition:
             following |= weight.following
             self.reductions.add_weights(weight.values)
             gradients = {
-                path: accumulated_mean(self.updated, path, "accumulated", g, weight, following)
+                path: accumulated_mean(
+                    self.updated, path, "accumulated", g, weight, following, names[path]
+                )
                 for path, g in gradients.items()
             }
         if self.scaling:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, const
 from nncompile.ir.broadcasting import zeros_like
+from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f64
@@ -79,13 +80,17 @@ def accumulated_mean(
     x: Value,
     weight: BatchWeight,
     following: dict[Value, Value],
+    handed: str = "",
 ) -> Value:
     """The mean of `x` over the batches since the last update: the slot holds the sum of that of
-    each times its share, and its next value joins `following`. To be applied, all are in it."""
+    each times its share, and its next value joins `following`. To be applied, all are in it. What
+    is `handed` over by a name is noted with its sum."""
     total = state.slot(path, slot, zeros_like(x))
     state.accumulators.add(total)
     is_known = state.window is Window.APPLY
     sum_ = total if is_known else total + cast(weight.share, x.dtype) * x
+    if handed:
+        state.sums[handed] = input_of(total).name, sum_
     following[total] = state.due(zeros_like(x), sum_)
     mean: Value = sum_ / cast(weight.divisor, x.dtype)
     return mean

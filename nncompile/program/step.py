@@ -12,6 +12,7 @@ import numpy as np
 from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
+from nncompile.ir.transform import replace as replaced
 from nncompile.ir.types import Array, Type
 from nncompile.program.first_row import with_first_row
 from nncompile.program.initialization import initial_values
@@ -36,6 +37,9 @@ class Step:
     `averages` are the averages of weights that the recipe keeps, by name: of each parameter that
     one is of, the path of its state.
 
+    `sums` are, of a recipe that accumulates, by the name of a gradient the state that holds its sum
+    and the value of that sum with the gradient of this batch.
+
     `gradient` computes as well what a batch weighs (`LOSS.batch_weight`), and `reductions` say how
     its outputs follow from those of parts of a batch.
     """
@@ -51,6 +55,7 @@ class Step:
     evaluation: Accumulation
     first: dict[str, Value] = field(default_factory=dict)
     averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    sums: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     reductions: Reductions = field(kw_only=True)
 
     @property
@@ -79,6 +84,27 @@ class Step:
             name=f"{self.recipe.model.name}_following",
             outputs={**self.update.outputs, **leaves},
             inputs=(*state, *handed, *leaves.values()),
+        )
+
+    @cached_property
+    def following_of_sums(self) -> Graph:
+        """`following` where gradients are added up outside of it: an input of the name of a
+        gradient is its sum since the last update, with this batch, and there are no states that
+        hold it. What it is before the last batch of a window is all the same."""
+        graph, state = self.following, self.step.leaves
+        leaves = {n: apply(Input(n, v.type)) for n, (_, v) in self.sums.items()}
+        slots = {slot for slot, _ in self.sums.values()}
+        gone = {state[slot] for slot in slots}
+        outputs = {n: v for n, v in graph.outputs.items() if n.removesuffix(".next") not in slots}
+        known = {v: leaves[n] for n, (_, v) in self.sums.items()}
+        values = replaced(list(outputs.values()), known)
+        inputs = [leaf for leaf in graph.inputs if leaf not in gone]
+        inputs = [leaves.get(input_of(leaf).name, leaf) for leaf in inputs]
+        return replace(
+            graph,
+            name=f"{graph.name}_of_sums",
+            outputs=dict(zip(outputs, values, strict=True)),
+            inputs=tuple(inputs),
         )
 
     @cached_property

@@ -41,11 +41,10 @@ class Share:
 
 
 class SharedUpdate:
-    """The update of a step, `following`, as several processes share it."""
+    """The update of a step, `following` or that of sums, as several processes share it."""
 
-    def __init__(self, step: Step) -> None:
-        self._step = step
-        self._graph = graph = step.following
+    def __init__(self, step: Step, graph: Graph) -> None:
+        self._step, self._graph = step, graph
         self._gradients = set(step.reductions.gradients)
         self._order = toposort(graph.outputs.values())
         leaves = graph.leaves

@@ -38,6 +38,7 @@ class UpdatedState:
     state and `leaves`, the inputs of the update half that the gradient half computes, as `handed`.
     `slots` are the states that updates keep; `first` has their first values other than zeros.
     `accumulators` are those of sums since the last update, `skipped` counts updates left out.
+    `sums` are, by what the gradient half hands over, the slot of such a sum and the sum with it.
 
     One of `accumulate` steps updates; `window` says which of them this is.
     """
@@ -51,6 +52,7 @@ class UpdatedState:
     slots: dict[str, Value] = field(default_factory=dict)
     first: dict[str, Value] = field(default_factory=dict)
     accumulators: set[Value] = field(default_factory=set)
+    sums: dict[str, tuple[str, Value]] = field(default_factory=dict)
     skipped: Value | None = None
 
     @property

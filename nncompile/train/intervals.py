@@ -49,11 +49,12 @@ class Due:
     By steps and epochs, after each so many. By time, the state on disk is never older than the
     interval when a step ends: it is written at the end of an epoch where half of the interval is
     over, and else within one. In the beginning the interval is as long as what was trained up to
-    the last state, from ten seconds on.
+    the last state, from ten seconds on. It then waits for a step of whose number `window` is a
+    divisor.
     """
 
-    def __init__(self, interval: Interval, step: int, epoch: int) -> None:
-        self.interval = interval
+    def __init__(self, interval: Interval, step: int, epoch: int, window: int = 1) -> None:
+        self.interval, self._window = interval, window
         self._start = time.monotonic()
         self.written(step, epoch)
 
@@ -77,6 +78,8 @@ class Due:
             return step - self._step >= count
         if self.interval.unit == "epochs":
             return epoch - self._epoch >= count
+        if step % self._window:
+            return False
         now = time.monotonic()
         longest = min(count, max(_FIRST, self._time - self._start))
         return now - self._time >= (longest / 2 if at_border else longest)

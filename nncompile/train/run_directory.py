@@ -259,7 +259,10 @@ class RunDirectory:
             self._files = RunFiles(self.path, self.keep, self._notes)
             self._files.best_epoch = self.best_epoch
         self._told = self._files.written = (trainer.step, trainer.epoch)
-        self._due = Due(self.interval, *self._told)
+        # Of several processes, one that begins within a window rounds otherwise: no training is to
+        # depend on the time.
+        window = 1 if trainer.parallel is None else trainer.recipe.accumulate
+        self._due = Due(self.interval, *self._told, window)
 
     def place(self, model: str) -> Path | None:
         """Where the run of that model is to be; None for the next number."""
