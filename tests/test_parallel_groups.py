@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,22 @@ def test_workers_of_ray_train_as_one(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch.distributed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in {**about, "RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ModelError, match=f"port {port} of 127.0.0.1: it is in use") as error:
+            torch_distributed(timeout=1.0)
+        assert f"MASTER_PORT={port + 1} in all of them" in str(error.value)
+        # What is there accepts the other one, and never says a word.
+        monkeypatch.setenv("RANK", "1")
+        module = sys.modules[torch_distributed.__module__]
+        monkeypatch.setattr(module, "_LATER", 0.2)
+        with pytest.raises(ProcessError, match=f"does not reach the others at 127.0.0.1:{port}"):
+            torch_distributed(timeout=0.5)

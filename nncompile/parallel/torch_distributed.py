@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, ProcessError
+from nncompile.diagnostics.errors import CompileError, ModelError, ProcessError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.types import Array
 from nncompile.parallel.group import Operation, gathered_texts
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.waiting import TIMEOUT, wait_until
+
+_LATER = 5.0  # seconds, after torch itself has to end its waiting
 
 
 class TorchGroup:
@@ -113,9 +116,52 @@ def torch_distributed(
                 "torch_distributed() connects processes that torchrun started, this one was not",
                 hint="torchrun --nproc-per-node 2 SCRIPT.py",
             )
-        distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+        _connect(distributed, timeout)
     options: dict[str, Any] = {"shard_optimizer": shard_optimizer, "every": every}
     return Processes(TorchGroup(None, timeout).apart(), overlap=overlap, **options)
+
+
+def _connect(distributed: Any, timeout: float) -> None:
+    """Connects the processes. Where another program has the port and says nothing, torch waits for
+    it without end: a thread does."""
+    said: list[str] = []
+
+    def connect() -> None:
+        try:
+            distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+        except (RuntimeError, ValueError) as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    rank = os.environ.get("RANK", "0")
+    try:
+        wait_until(lambda: not thread.is_alive(), int(rank), timeout + _LATER)
+    except ProcessError:
+        said.append(f"no answer in {timeout:.0f} s")
+    if said:
+        raise _unconnected(rank, said[0])
+
+
+def _unconnected(rank: str, text: str) -> CompileError:
+    """The error of a process that is not connected, of what torch says."""
+    host, port = (os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if "EADDRINUSE" in text:
+        return ModelError(
+            f"the processes cannot meet at port {port} of {host}: it is in use",
+            hint=f"another one, MASTER_PORT={_next(port)} in all of them; torchrun --standalone "
+            "takes a free one",
+        )
+    return ProcessError(
+        f"process {rank} does not reach the others at {host}:{port}: "
+        f"{text.strip().partition(chr(10))[0]}",
+        hint="MASTER_ADDR and MASTER_PORT are those of process 0, in all of them, and no other "
+        "program is at that port",
+    )
+
+
+def _next(port: str) -> int:
+    return int(port) + 1 if port.isdigit() else 29501
 
 
 def _modules() -> tuple[Any, Any]:
