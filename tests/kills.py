@@ -1,7 +1,7 @@
 """Kills random processes of trainings at random moments: `python -m tests.kills --count 100`.
 
-Each job trains one of three models with two to four processes, half of them each with its part of the
-update (`--shard-optimizer`), and is killed some times:
+Each job trains one of three models with two to four processes, half of them each with its part of
+the update (`--shard-optimizer`), and is killed some times:
 
 - `ends`: `--workers N`. The job ends within five seconds, and is resumed.
 - `restarts`: `--workers N --elastic`. The job says so within five seconds, and goes on to its end.
@@ -304,9 +304,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rng, jobs, alone = random.Random(chosen.seed), list[Job](), dict[Any, Any]()
     kinds = [
-        kind
-        for kind in KINDS
-        if chosen.only in (None, kind[0]) and chosen.model in (None, kind[1])
+        kind for kind in KINDS if chosen.only in (None, kind[0]) and chosen.model in (None, kind[1])
     ]
     while sum(job.kills for job in jobs) < chosen.count and not any(
         job.said and not job.kills for job in jobs
