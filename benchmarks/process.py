@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.figures import Figure
 from benchmarks.peers.base import Absent, Lacking, Peer
 from benchmarks.peers.known import PEERS
-from benchmarks.sides import NATIVE, OURS, OWN
+from benchmarks.sides import IN_PLACE, NATIVE, OURS, OWN
 from benchmarks.workloads import WORKLOADS, Workload
 
 SUBJECTS = (
@@ -49,7 +49,8 @@ def measure_processes(peers: Iterable[Peer], threads: int, only: str = "") -> It
     so, there are none."""
     if not STATUS.exists():
         return
-    names = [OURS, *(peer.name for peer in peers if peer.name in SIDES)]  # those that are here
+    here = [peer.name for peer in peers if peer.name in SIDES]
+    names = [OURS, IN_PLACE, *here]
     for key in SUBJECTS:
         if only in f"memory {key}":
             yield from _figures(key, names, threads)
@@ -105,7 +106,8 @@ def _child(name: str, key: str, state: Path, threads: int, caches: Path) -> dict
 def _side(name: str) -> Peer:
     """Ours is imported only where it is measured."""
     if name in OWN:
-        ours: Peer = import_module("benchmarks.peers.ours").Ours(name, native=name == NATIVE)
+        options = {"native": name == NATIVE, "in_place": name == IN_PLACE}
+        ours: Peer = import_module("benchmarks.peers.ours").Ours(name, **options)
         return ours
     (peer,) = (peer for peer in PEERS if peer.name == name)
     return peer

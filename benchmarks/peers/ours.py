@@ -23,12 +23,12 @@ KERNELS = "nncompile_kernels"
 
 
 class Ours:
-    """The portable file in the runtime as it is, or with the native kernels, which write a state
-    over the one before, as torch and jax do."""
+    """The portable file in the runtime as it is, `in_place` with states that are written over the
+    one before, as in torch and jax, or with the native kernels, which do that as well."""
 
-    def __init__(self, name: str = OURS, native: bool = False) -> None:
+    def __init__(self, name: str = OURS, native: bool = False, in_place: bool = False) -> None:
         self.name = name
-        self.native = native
+        self.native, self.in_place = native, in_place or native
 
     def start(self, threads: int) -> None:
         if self.native:
@@ -37,7 +37,7 @@ class Ours:
                 raise Absent("this onnxruntime does not take the native kernels")
 
     def training(self, workload: Workload, state: State, threads: int) -> _Step:
-        return _Step(workload, state, threads, self.native)
+        return _Step(workload, state, threads, self.native, self.in_place)
 
     def inference(self, workload: Workload, state: State, threads: int) -> _Inference:
         if self.native:
@@ -49,9 +49,11 @@ class Ours:
 
 
 class _Step(Plain):
-    def __init__(self, workload: Workload, state: State, threads: int, native: bool) -> None:
+    def __init__(
+        self, workload: Workload, state: State, threads: int, native: bool, in_place: bool
+    ) -> None:
         compiled = compile_step(recipe_of(workload))
-        self.runner = compiled.runner(state, threads=threads, native=native, in_place=native)
+        self.runner = compiled.runner(state, threads=threads, native=native, in_place=in_place)
 
     def call(self, batch: Batch) -> Callable[[], Any]:
         step = self.runner.step

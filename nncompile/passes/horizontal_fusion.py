@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
+from nncompile.elementwise.expressions import digest
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.graph import Graph, Item
@@ -110,14 +111,14 @@ def in_first_order(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Valu
 def _first_order(
     body: sp.Expr, numbers: tuple[int, ...], vectors: tuple[int, ...]
 ) -> tuple[sp.Expr, tuple[int, ...]]:
-    """The order of the vectors whose formula comes first as text."""
+    """The order of the vectors whose formula comes first, by what is the same in every process."""
     renamed = {
         order: body.xreplace(
             {placeholder(i): placeholder(j) for j, i in enumerate((*numbers, *order))}
         )
         for order in itertools.permutations(vectors)
     }
-    order = min(renamed, key=lambda order: sp.srepr(renamed[order]))
+    order = min(renamed, key=lambda order: digest(renamed[order]))
     return renamed[order], order
 
 

@@ -151,6 +151,8 @@ def hoisted(
 ) -> tuple[sp.Expr, tuple[sp.Expr, ...]]:
     """The body with new placeholders, from `count` on, for the largest parts that depend on
     `numbers` alone and take operations; and these parts."""
+    if not numbers:
+        return body, ()
     parts: dict[sp.Expr, sp.Symbol] = {}
 
     def part(x: sp.Expr) -> sp.Expr:
