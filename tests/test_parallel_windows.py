@@ -13,6 +13,7 @@ import pytest
 
 from dsl import BatchNorm, Dense, cross_entropy, f32, i64, relu
 from nncompile import CompileError, compile_step
+from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import adam, sgd
 from nncompile.parallel.collected import CollectedStepRunner
 from nncompile.parallel.processes import Processes
@@ -203,6 +204,33 @@ def test_steps_that_are_undone_within_a_window(kind: dict[str, Any]) -> None:
     one = work(None)
     for trainer in checked(in_threads(2, work, **kind)):
         assert_same(trainer.state, one.state)
+
+
+@pytest.mark.parametrize("interrupted", [0, 1])
+def test_what_was_summed_up_is_written_when_a_process_fails(
+    interrupted: int, tmp_path: Path
+) -> None:
+    compiled = windowed()
+
+    def work(processes: Processes) -> Trainer:
+        def break_(event: Any) -> None:
+            if processes.rank == interrupted and event.step == 6:
+                raise KeyboardInterrupt if interrupted == 0 else ModelError("no disk")
+
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        run = RunDirectory(tmp_path / "run", exports=False)
+        with pytest.raises(KeyboardInterrupt if interrupted == 0 else CompileError):
+            trainer.fit(data(), epochs=2, verbose=0, callbacks=[run, break_])
+        return trainer
+
+    trainers = checked(in_threads(2, work))
+    one = fitted(Trainer(compiled, threads=1), epochs=None, steps=6).state
+    (file,) = (tmp_path / "run/checkpoints").glob("*.safetensors")
+    loaded = Trainer(compiled, threads=1)
+    loaded.load(file)
+    assert one["one.weight.accumulated"].any()
+    for trainer in (loaded, *trainers):
+        assert_same(trainer.state, one)
 
 
 def test_a_batch_that_weighs_nothing_ends_a_window() -> None:

@@ -36,7 +36,7 @@ class CollectedStepRunner(ReducedStepRunner):
         source = compiled.source
         self._all = processes
         self._slots = {name: slot for name, (slot, _) in source.sums.items()}
-        self._sums_of_state = [*self._slots.values()]
+        self._sums_of_state = dict.fromkeys(self._slots.values())
         types = source.state.items()
         self._ports_of_state = [Port(n, t.dtype.numpy, tuple(map(int, t.shape))) for n, t in types]
         self._port_of = {port.name: port for port in self._ports_of_state}
@@ -53,8 +53,7 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _mine(self) -> dict[str, Array]:
         """What this process's update has of the first state."""
-        slots = set(self._sums_of_state)
-        return {n: x for n, x in self._initial.items() if n not in slots}
+        return {n: x for n, x in self._initial.items() if n not in self._sums_of_state}
 
     def _update(self, compiled: CompiledStep) -> bytes:
         return compiled.content("following_of_sums" if self._slots else "following")
@@ -178,8 +177,8 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _spread(self, side: int) -> list[str]:
         """The parts of the state of that side that others have to be asked for."""
-        sums = self._sums_of_state if self._sums and self._sums.are_there(side) else ()
-        return [*self._kept, *sums]
+        is_open = self._sums is not None and self._sums.are_there(side)
+        return [*self._kept, *(self._sums_of_state if is_open else ())]
 
     def _viewed(self, names: Iterable[str], side: int) -> dict[str, Array]:
         names, spread = list(names), set(self._spread(side))
