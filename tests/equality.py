@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,7 @@ LIMIT = 1e-6
 ADAM, ADAM_LIMIT = "mean, Adam, each with its part of the update", 1e-4
 # What becomes of an example.
 EQUAL, PROGRAM, FAILED = "equal states", "is a program, and declares no training", "FAILS: "
+SEVERAL = re.compile(r"declares several recipes: (.+?)\s+hint:")
 
 
 def recipe(
@@ -154,25 +156,33 @@ def table(sizes: tuple[int, ...] = (2, 4)) -> None:
         sys.exit(1)
 
 
-def examples(seconds: float) -> None:
+def examples(only: str, seconds: float) -> None:
     """Trains the examples with two processes, as the command line does, for 20 steps, after which
     they compare their states. Exits with 1 where one fails otherwise than with a message that it
     cannot be trained by several."""
     said: dict[str, str] = {}
-    for file in sorted((ROOT / "examples").glob("*.py")):
-        start = time.monotonic()
-        said[file.stem] = _trained(file, seconds)
-        print(f"{file.stem:28} {time.monotonic() - start:4.0f} s  {said[file.stem]}", flush=True)
+    # Of a file that declares several trainings, each.
+    left = [(file, "") for file in sorted((ROOT / "examples").glob("*.py")) if only in file.stem]
+    while left:
+        (file, model), start = left.pop(0), time.monotonic()
+        name, answer = f"{file.stem} {model}", _trained(file, model, seconds)
+        several = SEVERAL.search(answer)
+        if several is not None:
+            left = [(file, model) for model in several[1].split(", ")] + left
+            continue
+        said[name] = answer
+        print(f"{name:40} {time.monotonic() - start:4.0f} s  {answer}", flush=True)
     tried = [x for x in said.values() if x != PROGRAM]
-    print(f"{tried.count(EQUAL)} of {len(tried)} that declare a training have equal states")
+    print(f"{tried.count(EQUAL)} of {len(tried)} trainings have equal states")
     sys.exit(any(x.startswith(FAILED) for x in tried))
 
 
-def _trained(file: Path, seconds: float) -> str:
-    """What becomes of an example."""
+def _trained(file: Path, model: str, seconds: float) -> str:
+    """What becomes of an example, or of that model in it."""
     if "recipe = " not in file.read_text(encoding="utf-8"):
         return PROGRAM
     words = [sys.executable, "-m", "nncompile", "train", str(file), "--steps", "20"]
+    words += ["--model", model] if model else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         try:
             done = subprocess.run(
@@ -195,13 +205,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.equality", description=__doc__)
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--examples", action="store_true", help="train the examples")
+    parser.add_argument("--only", default="", help="examples with that in their name")
     parser.add_argument("--seconds", type=float, default=60, help="the longest time of an example")
     chosen = parser.parse_args()
     if chosen.job:
         mpi = nncompile.mpi
         compared(mpi(), mpi(shard_optimizer=True), mpi(overlap=4096))
     elif chosen.examples:
-        examples(chosen.seconds)
+        examples(chosen.only, chosen.seconds)
     else:
         table()
 
