@@ -21,6 +21,7 @@ from nncompile.ops.reduction.sums import Sum
 from nncompile.passes.maps import number_of, terms
 from nncompile.passes.rewriter import Changes, Steps, on, rule, rules, uses
 
+_DOWN_THE_ROWS = Sum((0,))
 USUAL = 64  # what a symbolic size is taken for where the smaller of two tensors is chosen
 
 
@@ -107,7 +108,9 @@ def linear_in_sum(value: Value) -> Value | None:
     if not isinstance(value.op, Map) or not value.dtype.is_float:
         return None
     for i, inner in enumerate(value.args):
-        if inner.op != Sum((0,)) or uses(inner) != 1 or inner.type != value.type:
+        if not isinstance(inner.op, Sum) or inner.op != _DOWN_THE_ROWS:
+            continue
+        if uses(inner) != 1 or inner.type != value.type:
             continue
         (x,) = inner.args
         split = terms(value.op.body, i)
