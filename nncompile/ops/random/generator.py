@@ -211,14 +211,10 @@ def uniform(
         raise ModelError(f"uniform: low must be below high, got {low} and {high}")
     bits = cast(random_bits(key, shape), dtype.computed)
     below = float(np.nextafter(dtype.numpy.type(high), dtype.numpy.type(low)))
-    # As values: one formula serves all ranges, where each number in one makes another.
-    ends = (const(x, dtype.computed) for x in ((high - low) / RANGE, low, below))
-    return cast(_within(bits, *ends), dtype)
-
-
-@formula
-def _within(bits: Any, factor: Any, low: Any, below: Any) -> Any:
-    return minimum(bits * factor + low, below)
+    # As values: one formula serves all ranges, where each number in one makes another. Apart, so
+    # that what is drawn takes the memory of two such tensors.
+    factor, start, end = (const(x, dtype.computed) for x in ((high - low) / RANGE, low, below))
+    return cast(minimum(bits * factor + start, end), dtype)
 
 
 # The inverse error function by two polynomials, highest coefficient first; relative error 2·10⁻⁷.
