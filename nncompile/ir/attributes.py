@@ -37,8 +37,13 @@ def _content(x: np.ndarray[Any, Any]) -> bytes:
 _LARGE = 1 << 14  # bytes of a key that is kept with each op, and written as text for its digest
 
 
+_PLAIN = frozenset((bool, int, str))
+
+
 def _digested(x: Any) -> str:
     """What a field's digest is made of: no addresses, and no two keys that look the same."""
+    if x is None or x.__class__ in _PLAIN:  # most are
+        return f"({x!r},)"
     if isinstance(x, tuple):
         return f"({','.join(map(_digested, x))})"
     if callable(x) and hasattr(x, "__qualname__"):

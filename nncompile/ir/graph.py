@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import operator
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -196,6 +198,11 @@ class Graph:
     def op_types(self) -> frozenset[type[Op]]:
         """The classes of its ops."""
         return frozenset(type(v.op) for v in self.nodes)
+
+    @cached_property
+    def uses(self) -> dict[Value, int]:
+        """How many nodes and outputs need each value."""
+        return dict(Counter(itertools.chain(self.outputs.values(), *(v.args for v in self.nodes))))
 
     @cached_property
     def leaves(self) -> dict[str, Value]:

@@ -9,8 +9,6 @@ close to a node.
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +35,8 @@ class AnyChange(Protocol):
 
 
 _bits: dict[tuple[Callable[..., Any], ...], int] = {}
+_by_class: dict[int, dict[type[Op], list[AnyChange]]] = {}
+"""Of the changes of each bit, which may apply to ops of a class."""
 
 
 def _settled_bit(changes: Iterable[AnyChange]) -> int:
@@ -56,10 +56,9 @@ class Rewriting:
     ) -> None:
         self.locations = graph.locations
         self.all_changes, self.within = changes, within
-        self.changes: dict[type[Op], list[AnyChange]] = {}
         self.bit = _settled_bit(changes)
-        needed = itertools.chain(graph.outputs.values(), *(v.args for v in graph.nodes))
-        self.surroundings = Surroundings(dict(Counter(needed)))
+        self.changes = _by_class.setdefault(self.bit, {}) if self.bit else {}
+        self.surroundings = Surroundings(dict(graph.uses))
         self.uses = self.surroundings.uses
         self.remaining = ROUNDS * len(graph.nodes)
         self.last: AnyChange | None = None
