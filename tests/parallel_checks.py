@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dsl import Dense, Dropout, accuracy, cross_entropy, f1_score, f32, i64, model, relu
 from nncompile import training
+from nncompile.diagnostics.errors import CompileError, ModelError
 from nncompile.optim import sgd
 from nncompile.program.recipe import Recipe
-from nncompile.train import Trainer
+from nncompile.train import RunDirectory, Trainer
 from tests.thread_groups import in_threads
 
 ROWS = 43
@@ -60,6 +64,26 @@ def together(size: int, compiled: Any, **options: Any) -> list[Trainer]:
     return checked(
         in_threads(size, lambda p: fitted(Trainer(compiled, threads=1, parallel=p), **options))
     )
+
+
+def ended_at(step: int, compiled: Any, run: Path, rank: int) -> Callable[[Any], Trainer]:
+    """Two epochs of each process with a run, which end at that step: in the first process by
+    Ctrl-C, where `rank` is its number, and in another one by an error of a callback."""
+    ending = KeyboardInterrupt() if rank == 0 else ModelError("no disk")
+
+    def work(processes: Any) -> Trainer:
+        def break_(event: Any) -> None:
+            if processes.rank == rank and event.step == step:
+                raise ending
+
+        trainer = Trainer(compiled, threads=1, parallel=processes)
+        with pytest.raises(KeyboardInterrupt if rank == 0 else CompileError):
+            trainer.fit(
+                data(), epochs=2, verbose=0, callbacks=[RunDirectory(run, exports=False), break_]
+            )
+        return trainer
+
+    return work
 
 
 def checked(results: list[Any]) -> list[Any]:

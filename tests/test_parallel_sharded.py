@@ -17,7 +17,7 @@ from nncompile.program.composition import compose
 from nncompile.program.update_sections import Section, sections
 from nncompile.program.update_shares import SharedUpdate
 from nncompile.train import RunDirectory, Trainer
-from tests.parallel_checks import assert_same, checked, data, fitted, plain, recipe
+from tests.parallel_checks import assert_same, checked, data, ended_at, fitted, plain, recipe
 from tests.thread_groups import in_threads
 
 
@@ -110,19 +110,7 @@ def test_the_first_process_alone_writes_the_whole_state(tmp_path: Path) -> None:
 def test_what_was_learned_is_written_when_a_process_fails(tmp_path: Path, interrupted: int) -> None:
     compiled = ready(plain, optimizer=adam(1e-2))
 
-    def work(processes: Processes) -> Trainer:
-        def break_(event: Any) -> None:
-            if processes.rank == interrupted and event.step == 5:
-                raise KeyboardInterrupt if interrupted == 0 else ModelError("no disk")
-
-        trainer = Trainer(compiled, threads=1, parallel=processes)
-        run = RunDirectory(tmp_path / "run", exports=False)
-        error = KeyboardInterrupt if interrupted == 0 else CompileError
-        with pytest.raises(error):
-            trainer.fit(data(), epochs=2, verbose=0, callbacks=[run, break_])
-        return trainer
-
-    trainers = sharded(2, work)
+    trainers = sharded(2, ended_at(5, compiled, tmp_path / "run", interrupted))
     one = Trainer(compiled, threads=1)
     one.fit(data(), steps=5, verbose=0)
     (file,) = (tmp_path / "run/checkpoints").glob("*.safetensors")

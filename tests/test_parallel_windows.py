@@ -13,14 +13,13 @@ import pytest
 
 from dsl import BatchNorm, Dense, cross_entropy, f32, i64, relu
 from nncompile import CompileError, compile_step
-from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import adam, sgd
 from nncompile.parallel.collected import CollectedStepRunner
 from nncompile.parallel.processes import Processes
 from nncompile.program.composition import compose
 from nncompile.program.recipe import assign
 from nncompile.train import RunDirectory, Trainer
-from tests.parallel_checks import assert_same, checked, data, fitted, made, recipe
+from tests.parallel_checks import assert_same, checked, data, ended_at, fitted, made, recipe
 from tests.thread_groups import ThreadGroup, in_threads
 
 
@@ -209,18 +208,7 @@ def test_what_was_summed_up_is_written_when_a_process_fails(
 ) -> None:
     compiled = windowed()
 
-    def work(processes: Processes) -> Trainer:
-        def break_(event: Any) -> None:
-            if processes.rank == interrupted and event.step == 6:
-                raise KeyboardInterrupt if interrupted == 0 else ModelError("no disk")
-
-        trainer = Trainer(compiled, threads=1, parallel=processes)
-        run = RunDirectory(tmp_path / "run", exports=False)
-        with pytest.raises(KeyboardInterrupt if interrupted == 0 else CompileError):
-            trainer.fit(data(), epochs=2, verbose=0, callbacks=[run, break_])
-        return trainer
-
-    trainers = checked(in_threads(2, work))
+    trainers = checked(in_threads(2, ended_at(6, compiled, tmp_path / "run", interrupted)))
     one = fitted(Trainer(compiled, threads=1), epochs=None, steps=6).state
     (file,) = (tmp_path / "run/checkpoints").glob("*.safetensors")
     loaded = Trainer(compiled, threads=1)
