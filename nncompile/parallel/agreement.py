@@ -39,9 +39,9 @@ class Comparing(Protocol):
 
 
 class Agreement:
-    """A callback that compares the processes: when a training begins, what they train of what, with
-    what; after every epoch, their states. What the first process goes on from, as it resumes a run,
-    is `followed` by the others.
+    """A callback that compares the processes: before any of them writes, what they train of what,
+    with what, from which state; after every epoch, their states. What the first process goes on
+    from, as it resumes a run, is `followed` by the others.
 
     Raises `ModelError` where they train different things, `TrainingError` with the names of the
     tensors where states differ."""
@@ -54,21 +54,30 @@ class Agreement:
         self._made = False  # whether Python makes the batches in each process
         self._looks = False  # whether the next batch is compared
 
-    @contextmanager
-    def during(self, fitting: Fitting) -> Iterator[None]:
+    def check_beginning(self, fitting: Fitting) -> None:
         """Compares what begins."""
-        trainer = fitting.trainer
         options = {"the options of the processes": dict(self._processes.options)}
         self._check_same(self._processes.said({**described(fitting), **options}))
-        if any(self._processes.said(self._followed)):
-            here = [trainer.step, trainer.epoch]
-            if self._processes.said(here).count(here) < self._processes.size:
+        self._followed = any(self._processes.said(self._followed))
+        if not self._followed or self._are_at_one_step(fitting.trainer):
+            self._check_state(fitting.trainer)
+
+    @contextmanager
+    def during(self, fitting: Fitting) -> Iterator[None]:
+        """Makes all go on from where the first process is, which may have resumed a run."""
+        trainer = fitting.trainer
+        if self._followed:
+            if not self._are_at_one_step(trainer):
                 self._processes.follow_first(trainer)
-        self._check_state(trainer)
+            self._check_state(trainer)
         if fitting.feeder.whole is not None:
             fitting.feeder.whole.is_shared = True
         self._made = self._looks = fitting.feeder.whole is None
         yield
+
+    def _are_at_one_step(self, trainer: EventTrainer) -> bool:
+        here = [trainer.step, trainer.epoch]
+        return self._processes.said(here).count(here) == self._processes.size
 
     def on_step(self, event: Event) -> None:
         """Compares the first batch, where Python makes them in each process."""

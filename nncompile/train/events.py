@@ -118,10 +118,11 @@ error of the system (a full disk, a closed pipe) does not end the training. Wher
 true, a resumed training does without it.
 
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
-what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
-whatever the order, as one that writes the state of all of them (of several such numbers, the larger
-is told later); one whose `told_first` is true before them, as one that may undo a step with a
-`TrainingError`, of which the others then know nothing."""
+what ends it: an error or an interrupt, too. `check_beginning(fitting)` may refuse a training with
+an error, before any callback begins to surround it. One whose `told_last` is true is told after the
+others, whatever the order, as one that writes the state of all of them (of several such numbers,
+the larger is told later); one whose `told_first` is true before them, as one that may undo a step
+with a `TrainingError`, of which the others then know nothing."""
 
 
 @dataclass

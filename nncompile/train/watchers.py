@@ -67,6 +67,9 @@ class Watchers:
         self.surrounding: list[Callable[[Fitting], AbstractContextManager[Any]]] = [
             x.during for x in reversed(self.callbacks) if hasattr(x, "during")
         ]
+        self._checks: list[Callable[[Fitting], None]] = [
+            x.check_beginning for x in self.callbacks if hasattr(x, "check_beginning")
+        ]
         self._start = time.perf_counter()
         # What not all were told of yet, and who was, by the places among those that last; a step or
         # an epoch, of which the others are told when a state that is written meanwhile is gone on
@@ -119,7 +122,10 @@ class Watchers:
 
     @contextmanager
     def during(self, fitting: Fitting) -> Iterator[None]:
-        """Surrounds the training: what is told last is the first to begin, and the last to end."""
+        """Surrounds the training, which each callback may refuse before any of them begins: what
+        is told last is the first to begin, and the last to end."""
+        for check in self._checks:
+            check(fitting)
         with ExitStack() as stack:
             for begin in self.surrounding:
                 stack.enter_context(begin(fitting))
