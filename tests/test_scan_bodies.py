@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.locations import (
+    LocationTable,
+    current_locations,
+    recording_locations,
+)
 from nncompile.elementwise import exp, log, relu
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
@@ -160,3 +165,12 @@ def test_neural_differential_equation_learns() -> None:
         feeds["w"] = feeds["w"] - 0.5 * gradient
     assert value < 1e-8
     np.testing.assert_allclose(feeds["w"], [[0, 1], [-1, 0]], atol=1e-3)
+
+
+def test_a_body_is_one_graph_while_locations_are_recorded_in_one_table() -> None:
+    x = leaf("x", f64["time", 3])
+    body = scan(lambda c, x: c * x, x[0], x).args[0].op.body  # type: ignore[attr-defined]
+    for _ in range(2):
+        with recording_locations(LocationTable()):
+            assert body.graph is body.graph
+            assert body.graph.locations is current_locations()

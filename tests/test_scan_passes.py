@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import grad
-from nncompile.elementwise import cos, exp, tanh
+from nncompile.elementwise import cos, exp, log, tanh
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
+from nncompile.ir.transform import replace
 from nncompile.ir.types import f32, f64
 from nncompile.ops import (
     broadcast_to,
@@ -20,6 +21,7 @@ from nncompile.ops import (
     expand_dims,
     flip,
     gemm,
+    log_softmax,
     pad,
     reshape,
     scan,
@@ -31,6 +33,7 @@ from nncompile.ops import (
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.passes import optimize
+from nncompile.passes.loops import loops
 from tests.leaves import leaf
 from tests.scan_checks import Memory, body_nodes, check_gradients, feeds_of, scans
 from tests.tolerances import assert_close
@@ -185,3 +188,21 @@ def test_loops_that_go_on_in_another_way_stay_two() -> None:
     assert len(scans(small)) == 2
     for name, expected in evaluate(graph, feeds).items():
         assert_close(evaluate(small, feeds)[name], expected, "float64")
+
+
+def test_loops_become_one_that_are_alike_once_they_are_stable() -> None:
+    x, v = leaf("x", f64["time", 3]), leaf("v", f64[3])
+    starts = log(softmax(v)), log_softmax(v)
+    ends = [scan(lambda c, x: c * x, start, x) for start in starts]
+    graph = Graph("g", {"one": ends[0], "other": ends[1]}, (x, v))
+    assert len(scans(optimize(graph))) == 1
+
+
+def test_a_body_is_looked_at_again_with_other_values_around_it() -> None:
+    """A loop over two sequences does no more than it has to, until both are one."""
+    x, y = leaf("x", f64["time", 3]), leaf("y", f64["time", 3])
+    end = scan(lambda c, a, b: tanh(c * a) + b, x[0], (x, y))
+    (two,) = scans(loops(Graph("g", {"end": end}, (x, y))))
+    (one,) = scans(loops(Graph("g", {"end": replace([end], {y: x})[0]}, (x,))))
+    assert two.op.elements == 2  # type: ignore[attr-defined]
+    assert one.op.elements == 1  # type: ignore[attr-defined]

@@ -270,15 +270,14 @@ class LocationTable:
             return
         key, entries = id(node), self._entries
         entry = entries.get(key)
-        if entry is not None and entry.first is location:
+        if entry is None:
+            new = _Entry(node, self._forget)
+            new.key, new.first, new.everywhere = key, location, None
+            entry = entries.setdefault(key, new)  # that of another thread, if it was first
+        if entry.first is location:
             return
         with _lock:
-            entry = entries.get(key)
-            if entry is None:
-                entry = _Entry(node, self._forget)
-                entry.key, entry.first, entry.everywhere = key, location, None
-                entries[key] = entry
-            elif entry.everywhere is None and entry.first != location:
+            if entry.everywhere is None and entry.first != location:
                 entry.everywhere = {entry.first: None, location: None}
             elif entry.everywhere is not None:
                 entry.everywhere[location] = None

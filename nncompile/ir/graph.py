@@ -172,6 +172,8 @@ class Graph:
     inputs: tuple[Value, ...] = ()  # order of the leaves; others follow as they are met
     locations: LocationTable = field(default_factory=current_locations, compare=False)
     doc: str = ""
+    # Which sets of changes were tried on it in vain: see `nncompile.passes.rewriting`.
+    settled: int = field(default=0, init=False, compare=False, repr=False)
 
     def __reduce__(self) -> Any:
         sizes = set().union(*(_sizes_of(v) for v in self.nodes))

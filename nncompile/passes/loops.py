@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.graph import Graph, Item, items, toposort
@@ -14,7 +15,7 @@ from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.counting import Iota
-from nncompile.ops.loops.body import Body, Loop, applied, binder, opened
+from nncompile.ops.loops.body import Body, Loop, applied, binder, opened, stays
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes.batching import Rows, batched, can_batch
 from nncompile.passes.stabilise import stabilise
@@ -23,18 +24,21 @@ from nncompile.passes.stabilise import stabilise
 def merge(graph: Graph) -> Graph:
     """Merges loops over the same sequences: that of the model, and that which stacks values for its
     gradient."""
-    if not any(isinstance(v.op, Scan) for v in graph.nodes):
+    scans = [v for v in graph.nodes if isinstance(v.op, Scan)]
+    if not scans:
         return graph
-    graph = stabilise(graph)  # as the gradient is taken of it
-    needed: dict[Body, tuple[int, ...]] = {}
-    while (new := _merged(graph, needed)) is not None:
-        graph = graph.mapped(functools.partial(replace, new=new))
-    return graph.mapped(_merged_within)  # then, or bodies that were equal would be no more
+    if len({_outline(v) for v in scans}) < len(scans):
+        graph = stabilise(graph)  # as the gradient is taken of it
+        needed: dict[Body, tuple[int, ...]] = {}
+        while (new := _merged(graph, needed)) is not None:
+            graph = graph.mapped(functools.partial(replace, new=new))
+    # Then, or bodies that were equal would be no more.
+    return graph.mapped(functools.partial(_merged_within, graph))
 
 
-def _merged_within(outputs: Sequence[Value]) -> list[Value]:
+def _merged_within(graph: Graph, outputs: Sequence[Value]) -> list[Value]:
     """The outputs with loops in the bodies of loops merged."""
-    bodies = [v for v in toposort(outputs) if type(v.op).within is not Op.within]
+    bodies = [v for v in graph.nodes if type(v.op).within is not Op.within]
     if all(v.op.within(merge) is v.op for v in bodies):
         return list(outputs)
 
@@ -44,6 +48,13 @@ def _merged_within(outputs: Sequence[Value]) -> list[Value]:
         return new if op is new.op else apply(op, *new.args)
 
     return transformed(outputs, make)
+
+
+def _outline(v: Value) -> object:
+    """What loops that are merged have in common in whatever form."""
+    op = v.op
+    assert isinstance(op, Scan)
+    return op.reverse, tuple([(a.dtype, a.rank) for a in v.args[: op.carries]])
 
 
 def _merged(graph: Graph, needed: dict[Body, tuple[int, ...]]) -> dict[Value, Value] | None:
@@ -154,10 +165,31 @@ def _reduced(outputs: Sequence[Value], used: Mapping[Value, set[int]]) -> list[V
         new = rebuilt(v, args)
         if v in used:
             new = apply(new.op.within(loops), *new.args)
-            reduced[v] = _ReducedLoop(new, used[v]).results()
+            reduced[v] = _reduced_results(new, used[v])
         return new
 
     return transformed(outputs, make)
+
+
+_least: WeakKeyDictionary[Body, set[object]] = WeakKeyDictionary()
+"""Of bodies, in which loops nothing was to be done. Loops are looked at in every round."""
+
+
+def _reduced_results(v: Value, used: Collection[int]) -> dict[int, Value]:
+    """The wanted results of a loop that does less, by number; none where it does no more than it
+    has to."""
+    op = v.op
+    assert isinstance(op, Scan)
+    numbers = {a: i for i, a in reversed(list(enumerate(v.args)))}
+    # All that opening the loop would show of what is outside.
+    around = [(numbers[a], a.digest if stays(a) else type(a.op)) for a in v.args]
+    loop = (op.carries, op.elements, frozenset(used), tuple(around))
+    if loop in _least.get(op.body, ()):
+        return {}
+    results = _ReducedLoop(v, used).results()
+    if not results:
+        _least.setdefault(op.body, set()).add(loop)
+    return results
 
 
 class _ReducedLoop:

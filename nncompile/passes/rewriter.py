@@ -38,7 +38,7 @@ from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.op import Op, Value
 from nncompile.ir.types import AnyType, Type
 from nncompile.passes.matching import Skeleton
-from nncompile.passes.rewriting import Rewriting
+from nncompile.passes.rewriting import Rewriting, settled_bit
 from nncompile.passes.surroundings import made_by as made_by
 from nncompile.passes.surroundings import present as present
 from nncompile.passes.surroundings import uses as uses
@@ -209,15 +209,27 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     go in circles.
     """
     changes = list(changes)
-    op_types = graph.op_types
-    with_bodies = any(op_type.within is not Op.within for op_type in op_types)
-    if not with_bodies and not any(_may_apply(change, op_types) for change in changes):
-        return graph
+    bit = settled_bit(changes)
 
     def within(inner: Graph) -> Graph:
-        return rewrite(inner, changes)
+        if inner.settled & bit:
+            return inner
+        after = inner
+        if _may_change(inner, changes):
+            rewriting = Rewriting(inner, changes, bit, within)
+            after = inner.mapped(rewriting.run)
+        if after is inner:
+            object.__setattr__(inner, "settled", inner.settled | bit)
+        return after
 
-    return graph.mapped(lambda outputs: Rewriting(graph, changes, within).run(outputs))
+    return within(graph)
+
+
+def _may_change(graph: Graph, changes: Sequence[Rule | Change]) -> bool:
+    """Whether a graph, or one within it, has what one of the changes needs."""
+    op_types = graph.op_types
+    with_bodies = any(op_type.within is not Op.within for op_type in op_types)
+    return with_bodies or any(_may_apply(change, op_types) for change in changes)
 
 
 Changes = Sequence[Rule | Change]

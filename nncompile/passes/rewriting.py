@@ -39,9 +39,9 @@ _by_class: dict[int, dict[type[Op], list[AnyChange]]] = {}
 """Of the changes of each bit, which may apply to ops of a class."""
 
 
-def _settled_bit(changes: Iterable[AnyChange]) -> int:
-    """The bit of `Value.settled` for these changes; 0 where there is none, as one of them depends
-    on more than the node."""
+def settled_bit(changes: Iterable[AnyChange]) -> int:
+    """The bit of `Value.settled` and `Graph.settled` for these changes; 0 where there is none, as
+    one of them depends on more than the node."""
     functions = tuple(change.function for change in changes)
     if any(function.__closure__ for function in functions):
         return 0
@@ -52,11 +52,15 @@ class Rewriting:
     """Rewrites a graph by `changes`, and the graphs within its nodes by `within`."""
 
     def __init__(
-        self, graph: Graph, changes: Sequence[AnyChange], within: Callable[[Graph], Graph]
+        self,
+        graph: Graph,
+        changes: Sequence[AnyChange],
+        bit: int,
+        within: Callable[[Graph], Graph],
     ) -> None:
         self.locations = graph.locations
         self.all_changes, self.within = changes, within
-        self.bit = _settled_bit(changes)
+        self.bit = bit
         self.changes = _by_class.setdefault(self.bit, {}) if self.bit else {}
         self.surroundings = Surroundings(dict(graph.uses))
         self.uses = self.surroundings.uses

@@ -59,14 +59,24 @@ class Body:
 
     @property
     def graph(self) -> Graph:
-        """The body as a graph, whose leaves are the formals and whose outputs have numbers."""
-        outputs = {str(i): v for i, v in enumerate(self.results)}
-        return Graph("body", outputs, self.formals, current_locations())
+        """The body as a graph, whose leaves are the formals and whose outputs have numbers. It is
+        one object while locations are recorded in one table: what is known of it stays known."""
+        known: Graph | None = self.__dict__.get("_graph")
+        table = current_locations()
+        if known is None or known.locations is not table:
+            outputs = {str(i): v for i, v in enumerate(self.results)}
+            known = Graph("body", outputs, self.formals, table)
+            object.__setattr__(self, "_graph", known)
+        return known
 
-    @classmethod
-    def of(cls, graph: Graph) -> Body:
-        """The body of a graph as `graph` gives it, changed or not."""
-        return cls(graph.inputs, tuple(graph.outputs.values()))
+    def changed(self, change: Callable[[Graph], Graph]) -> Body:
+        """The body after a change of its graph; itself where that changes nothing."""
+        before = self.graph
+        after = change(before)
+        return self if after is before else Body(after.inputs, tuple(after.outputs.values()))
+
+    def __reduce__(self) -> Any:
+        return Body, (self.formals, self.results)
 
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Body:
         """The body with sizes in place of the names of dimensions."""

@@ -48,7 +48,8 @@ class Outlined(Composed, Op, Native):
         return dataclasses.replace(self, body=self.body.at(sizes))
 
     def within(self, change: Callable[[Graph], Graph]) -> Self:
-        return dataclasses.replace(self, body=Body.of(change(self.body.graph)))
+        body = self.body.changed(change)
+        return self if body is self.body else dataclasses.replace(self, body=body)
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> list[Value | None]:
         return composed_pullback(backward, self.composed, g, y)

@@ -72,7 +72,7 @@ class Scan(Op):
         return dataclasses.replace(self, body=self.body.at(sizes))
 
     def within(self, change: Callable[[Graph], Graph]) -> Op:
-        body = Body.of(change(self.body.graph))
+        body = self.body.changed(change)
         return self if body == self.body else dataclasses.replace(self, body=body)
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
