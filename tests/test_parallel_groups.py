@@ -151,9 +151,10 @@ def work(config):
     recipe = training(net, optimizer=sgd(0.1), batch_size=5)
     trainer = Trainer(recipe, parallel=config["parallel"] and ray_train())
     trainer.fit({"x": np.arange(36, dtype=np.float32).reshape(12, 3) / 36}, epochs=2, verbose=0)
-    np.save(config["file"], trainer.params["out.weight"])
+    size = trainer.parallel.size if config["parallel"] else 1
+    np.savez(config["file"], weight=trainer.params["out.weight"], size=size)
 
-file = str(Path("found.npy").resolve())
+file = str(Path("found.npz").resolve())
 about = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
 ray.init(**about, runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}})
 TorchTrainer(
@@ -163,13 +164,17 @@ TorchTrainer(
     torch_config=TorchConfig(backend="gloo"),
     run_config=RunConfig(storage_path=str(Path.cwd())),
 ).fit()
-work({"parallel": None, "file": "one.npy"})
-np.testing.assert_allclose(np.load(file), np.load("one.npy"), 1e-6, 1e-6)
+work({"parallel": None, "file": "one.npz"})
+found, one = np.load(file), np.load("one.npz")
+assert (found["size"], one["size"]) == (2, 1)
+np.testing.assert_allclose(found["weight"], one["weight"], 1e-6, 1e-6)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("ray", "torch"))), reason="ray or torch is not installed"
+)
 def test_workers_of_ray_train_as_one(tmp_path: Path) -> None:
     (tmp_path / "workers.py").write_text(WORKERS)
     command = [sys.executable, "workers.py", str(ROOT)]
