@@ -24,7 +24,7 @@ from dsl import (
     relu,
     training,
 )
-from nncompile import ModelError, Session, Trainer, export, load_onnx, precision_report
+from nncompile import ModelError, Session, Trainer, export, load_onnx
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph
@@ -35,7 +35,8 @@ from nncompile.ops.quantization.linear import Quantize, fake_quantize
 from nncompile.program.quantization_aware import UnknownRangeWarning
 from tests.backends import session
 from tests.leaves import leaf
-from tests.test_quantization import images, plain, squares
+from tests.quantization_table import in_file, in_floats, rounded, spiky, with_rounding
+from tests.test_quantization import plain, squares
 
 
 def test_gradients_go_straight_through_what_is_not_cut_off() -> None:
@@ -196,31 +197,17 @@ def test_torchscript_computes_the_same(trained: Any, tmp_path: Path) -> None:
     check_near(found.detach().numpy(), reference(trained.state, x))
 
 
-def spiky(count: int) -> dict[str, Any]:
-    """Images of which few pixels are far too bright, as broken sensors have them."""
-    data = squares(count)
-    hit = np.random.default_rng(count).random(data["image"].shape) < 5e-4
-    data["image"] = np.where(hit, 200 * data["image"], data["image"]).astype(np.float32)
-    return data
-
-
 @pytest.mark.slow
-def test_it_learns_what_rounding_afterwards_loses(tmp_path: Path) -> None:
-    """The brightest pixels stretch the ranges, and leave few numbers for all others."""
+def test_it_learns_what_rounding_afterwards_loses() -> None:
+    """As `python -m tests.quantization_table` shows it of more seeds."""
     data, held_out = spiky(768), spiky(600)
-    floats = Trainer(training(images, optimizer=adam(5e-3), batch_size=64))
-    floats.fit(data, epochs=6, verbose=0)
-    floats.export(tmp_path / "after.onnx", precision="int8", calibration=data)
-    before, after = precision_report(floats, tmp_path / "after.onnx", held_out).metrics["accuracy"]
+    start = in_floats(data)
+    before, after = rounded(start, data, held_out)
     assert after < before - 0.1
-    aware = Trainer(training(quantization_aware(images), optimizer=adam(2e-3), batch_size=64))
-    aware.load_params(floats)
-    aware.fit(data, epochs=4, verbose=0)
-    aware.export(tmp_path / "aware.onnx")
-    logits = Session(tmp_path / "aware.onnx").run({"image": held_out["image"]})["logits"]
-    learned = (logits.argmax(1) == held_out["label"]).mean()
+    learning = with_rounding(start, data, epochs=4)
+    learned = in_file(learning, held_out)
     assert learned > before - 0.02
-    assert learned == pytest.approx(aware.evaluate(held_out)["accuracy"], abs=0.005)
+    assert learned == pytest.approx(learning.evaluate(held_out)["accuracy"], abs=0.005)
 
 
 def test_ranges_that_are_not_known_yet_are_told(tmp_path: Path) -> None:
