@@ -23,8 +23,9 @@ import nncompile
 from dsl import BatchNorm, Dense, Dropout, cross_entropy, f32, i64, model, relu
 from nncompile import Trainer, training
 from nncompile.optim import adam, sgd
-from nncompile.program.recipe import Recipe
+from nncompile.program.recipe import Recipe, minimize
 from tests.mpi_jobs import ROOT, environment, job
+from tests.parallel_checks import adversarial
 
 ROWS, BATCH = 53, 13  # the last batch has one row
 CASES: dict[str, dict[str, Any]] = {
@@ -43,6 +44,9 @@ CASES: dict[str, dict[str, Any]] = {
     "mean, BatchNorm(sync=True)": {"norm": True},
     "masked mean, BatchNorm(sync=True)": {"norm": True, "ignore_index": 0},
     "mean, BatchNorm(sync=True), 4 batches accumulated": {"norm": True, "accumulate": 4},
+    "two networks in turn, dropout and noise": {"turns": True},
+    "two networks in turn, 4 batches accumulated": {"turns": True, "accumulate": 4},
+    "two networks in turn, BatchNorm(sync=True)": {"turns": True, "norm": True},
 }
 SHARDED = (
     "mean",
@@ -67,8 +71,15 @@ def recipe(
     clip_norm: float | None = None,
     accumulate: int = 1,
     optimizer: Any = None,
+    turns: bool = False,
     **loss: Any,
 ) -> Recipe:
+    if turns:
+        networks = [("of_disc", "disc.*"), ("of_gen", "gen.*")]
+        updates = [minimize(of, params=own, optimizer=sgd(0.05, 0.9)) for of, own in networks]
+        gan = model(adversarial(f32, norm or None))
+        return training(gan, updates=updates, batch_size=BATCH, accumulate=accumulate)
+
     @model
     def net(x: Any = f32["batch", 20], label: Any = i64["batch"]) -> Any:
         hidden = x >> Dense(64, relu, name="one") >> Dropout(rate)
@@ -81,15 +92,16 @@ def recipe(
     return training(net, optimizer=optimizer or sgd(lr, 0.9), batch_size=BATCH, **options)
 
 
-def data() -> dict[str, Any]:
+def data(turns: bool = False) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    return {"x": rng.normal(size=(ROWS, 20)).astype("f4"), "label": rng.integers(0, 5, ROWS)}
+    labelled = {"x": rng.normal(size=(ROWS, 20)).astype("f4"), "label": rng.integers(0, 5, ROWS)}
+    return {"real": labelled["x"][:, :6]} if turns else labelled
 
 
 def parameters(options: dict[str, Any], parallel: Any = None) -> dict[str, Any]:
     """Those that training ends with."""
     trainer = Trainer(recipe(**options), threads=1, parallel=parallel)
-    trainer.fit(data(), epochs=2, verbose=0)
+    trainer.fit(data(options.get("turns", False)), epochs=2, verbose=0)
     return trainer.params
 
 

@@ -9,10 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, Dropout, accuracy, cross_entropy, f1_score, f32, i64, model, relu
+from dsl import (
+    BatchNorm,
+    Dense,
+    Dropout,
+    GaussianNoise,
+    Sequential,
+    accuracy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    f1_score,
+    f32,
+    f64,
+    i64,
+    leaky_relu,
+    model,
+    ones_like,
+    random_normal,
+    relu,
+    zeros_like,
+)
 from nncompile import training
 from nncompile.diagnostics.errors import CompileError, ModelError
 from nncompile.optim import sgd
+from nncompile.parallel.staged import contents
+from nncompile.program.half_stages import stages_of
 from nncompile.program.recipe import Recipe
 from nncompile.train import RunDirectory, Trainer
 from tests.thread_groups import in_threads
@@ -41,6 +62,27 @@ def plain(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
     return {"loss": cross_entropy(image >> Dense(3, name="out"), label)}
 
 
+def adversarial(dtype: Any = f64, sync: bool | None = None, reduction: str = "mean") -> Any:
+    """Two networks, of which the second sees what the first has learned of the same batch."""
+
+    def gan(real: Any = dtype["batch", 6]) -> Any:
+        norm = [] if sync is None else [BatchNorm(sync=sync, name="norm")]
+        disc = Sequential(
+            GaussianNoise(0.1), Dense(9, leaky_relu), Dropout(0.3), Dense(1), name="disc"
+        )
+        gen = Sequential(Dense(12, relu), *norm, Dense(6), name="gen")
+        fake = gen(random_normal((real.shape[0], 4), dtype=dtype))
+        of_real, of_fake = disc(real), disc(fake)
+
+        def loss(logits: Any, label: Any) -> Any:
+            return binary_cross_entropy_with_logits(logits, label, reduction=reduction)
+
+        both = loss(of_real, ones_like(of_real)) + loss(of_fake, zeros_like(of_fake))
+        return {"of_disc": both / 2, "of_gen": loss(of_fake, ones_like(of_fake))}
+
+    return gan
+
+
 def recipe(function: Any = classifier, **options: Any) -> Recipe:
     # Batches of 7 of 43 rows: the last has one, of which all processes but one get none.
     return training(model(function), **{"optimizer": sgd(0.1, 0.9), "batch_size": 7, **options})
@@ -53,7 +95,9 @@ def fitted(trainer: Trainer, **options: Any) -> Trainer:
 
 def made(compiled: Any) -> Any:
     """The step, once what each process runs of it is made, and not in each thread."""
-    compiled.content("gradient")
+    stages = [stage.graph for stage in stages_of(compiled.source)]
+    if not contents(compiled, stages):
+        compiled.content("gradient")
     compiled.content("following_of_sums" if compiled.source.sums else "following")
     return compiled
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.program.half_stages import stages_of
 from nncompile.program.reductions import Reduction
 from nncompile.program.step import Step
 
@@ -49,11 +51,23 @@ def _reduced(name: str, rule: Reduction, results: Sequence[Tensors], state: Tens
     return total / (sum(weights) or 1.0)
 
 
+def graphs_of(step: Step) -> list[tuple[Graph, tuple[str, ...]]]:
+    """The stages of the gradient half, each with what is reduced for the next ones."""
+    stages = [(stage.graph, stage.reduced) for stage in stages_of(step)]
+    return stages or [(step.gradient_of_rows, ())]
+
+
 def step_of_several(step: Step, state: Tensors, batch: Tensors, sizes: Sequence[int]) -> Tensors:
-    """The state after one step of processes with so many rows each."""
+    """The state after one step of processes with so many rows each. What a later stage of the
+    gradient half takes is reduced before."""
     parts = parts_of(batch, sizes)
-    results = [evaluate(step.gradient_of_rows, {**state, **part}) for part in parts]
-    rules = {n: r for n, r in step.reductions.by_name.items() if n in step.gradient.outputs}
-    whole = reduced(rules, results, state)
+    known: list[Tensors] = [{} for _ in parts]
+    given: Tensors = {}
+    for graph, names in graphs_of(step):
+        for part, own in zip(parts, known, strict=True):
+            own |= evaluate(graph, {**state, **part, **own, **given})
+        rules = {n: r for n, r in step.reductions.by_name.items() if n in known[0]}
+        given = reduced({n: rules[n] for n in names}, known, state) | given
+    whole = reduced(rules, known, state) | given
     outputs = {**whole, **evaluate(step.update, {**state, **whole})}
     return state | {path: outputs[name] for path, name in step.state_map.items()}

@@ -23,14 +23,13 @@ from dsl import (
 )
 from nncompile import CompileError, compile_step, compose, evaluate, f64
 from nncompile.diagnostics.errors import ModelError, ProcessError, TrainingError
-from nncompile.optim import adam, sgd
+from nncompile.optim import sgd
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.runner import share
 from nncompile.program.first_row import FIRST_ROW
-from nncompile.program.recipe import minimize
+from nncompile.program.half_stages import stages_of
 from nncompile.program.reductions import Reduction
-from nncompile.program.shared_statistics import stages_of
 from nncompile.runtime.feeds import Port
 from nncompile.train import History, RunDirectory, Trainer
 from tests.parallel_checks import (
@@ -317,16 +316,17 @@ def test_a_loss_that_is_not_finite_says_of_which_rows() -> None:
 
 
 def test_what_cannot_be_reduced_is_refused() -> None:
-    twice = [minimize(optimizer=sgd(0.1)), minimize(optimizer=adam(0.1))]
+    def quotient(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+        return {"loss": plain(image, label)["loss"].sum() / image.sum()}
 
     def across(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
         return plain((image.T >> Dropout(0.5)).T, label)
 
-    for function, options, message in (
-        (plain, {"updates": twice, "optimizer": None}, "an earlier update of the same step"),
-        (across, {}, "the examples are not its first axis"),
+    for function, message in (
+        (quotient, "it is neither a mean nor a sum over the examples"),
+        (across, "the examples are not its first axis"),
     ):
-        declared = recipe(function, **options)
+        declared = recipe(function)
         (error,) = failing(1, lambda p, d=declared: Trainer(d, parallel=p))
         assert message in str(error)
 

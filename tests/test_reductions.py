@@ -34,7 +34,7 @@ from nncompile.optim import adam, cosine, sgd
 from nncompile.optim.plateau import plateau
 from nncompile.program.accumulation_halves import accumulation_halves
 from nncompile.program.first_row import FIRST_ROW, unnumbered
-from nncompile.program.recipe import assign, minimize
+from nncompile.program.recipe import assign
 from nncompile.program.reductions import METADATA_KEY
 from tests.reduced_steps import parts_of, reduced, step_of_several
 from tests.step_checks import state_after
@@ -169,9 +169,6 @@ def test_what_cannot_be_reduced_is_named() -> None:
     decayed = assign("w", lambda v: 0.9 * v["w"] + v["x"].T @ v["error"])
     step = compose(training(model(rules), updates=decayed))
     assert "to something else" in step.reductions.irreducible["w"]
-    twice = [minimize(optimizer=sgd(0.1)), minimize(optimizer=sgd(0.1))]
-    step = compose(training(model(rules), updates=twice))
-    assert "an earlier update" in step.reductions.irreducible["loss"]
 
 
 LOSSES: dict[str, tuple[Any, bool]] = {

@@ -87,18 +87,21 @@ def macs_of(value: Value) -> Any:
     return value.op.macs(value.type, *(a.type for a in value.args))
 
 
-def toposort(outputs: Iterable[Value]) -> list[Value]:
+def toposort(
+    outputs: Iterable[Value], before: Mapping[Value, Sequence[Value]] | None = None
+) -> list[Value]:
     """All nodes that the outputs need, arguments first, and what makes a size before what needs
-    it; deep graphs do not recurse."""
+    it; deep graphs do not recurse. Where leaves stand for what others make, that comes `before`."""
     outputs = list(outputs)
-    order = _sorted(outputs)
+    arguments = _arguments if before is None else lambda v: before.get(v, v.args)
+    order = _sorted(outputs, arguments)
     makers: dict[sp.Symbol, Value] = {}
     for v in _making(order):
         for size in v.op.makes:
             makers.setdefault(size, v)
     if not makers:
         return order
-    return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
+    return _sorted(outputs, lambda v: (*arguments(v), *_needed_makers(v.op, makers)))
 
 
 def between(outputs: Sequence[Value], arguments: Collection[Value]) -> list[Value]:

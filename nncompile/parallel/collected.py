@@ -58,17 +58,18 @@ class CollectedStepRunner(ReducedStepRunner):
     def _update(self, compiled: CompiledStep) -> bytes:
         return compiled.content("following_of_sums" if self._slots else "following")
 
-    def _reducer(self, source: Step, weighted: Sequence[str]) -> Reducing:
+    def _reducers(self, source: Step, are_weighted: bool) -> list[Reducing]:
         if not self._slots:
-            return super()._reducer(source, weighted)
+            return super()._reducers(source, are_weighted)
+        (outputs,) = self._parts
         rules, first = source.reductions.by_name, source.reductions.gradients
         slots = {name: self._port_of[slot] for name, slot in self._slots.items()}
-        about = self._half.outputs, first, weighted, self._sections, self._early
+        about = outputs, first, first if are_weighted else (), self._sections, self._early
         self._sums = WindowSums(self._all.group, slots, rules, *about)
         others = {name: rule for name, rule in rules.items() if name not in slots}
-        reducing = Reducing(self._all.group, others, self._half.outputs)
-        self._direct = {**reducing.direct, **self._sums.direct}
-        return reducing
+        reducing = Reducing(self._all.group, others, outputs)
+        self._places = [{**reducing.direct, **self._sums.direct}]
+        return [reducing]
 
     def _buffers(self, first: Mapping[str, Array]) -> tuple[State, State]:
         self._state_ports = self._ports_of_state
@@ -82,15 +83,15 @@ class CollectedStepRunner(ReducedStepRunner):
             self._closes = (number + 1) % accumulate == 0
         super().step(batch)
 
-    def _reduced(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
+    def _reduced(self, part: int, given: Mapping[str, Array] | None) -> dict[str, Array]:
         side, sums = self._at.current, self._sums
         self._at = self._at._replace(can_undo=False)  # what the step before read is written over
         self._held.pop(1 - side, None)
         if sums is None:
-            return super()._reduced(given)
+            return super()._reduced(part, given)
         every = self._every(given)
         whole = sums.close(every, side) if self._closes else sums.add(every, side)
-        return whole | super()._reduced(given)
+        return whole | super()._reduced(part, given)
 
     def _begin(self, shard: object) -> Callable[[int, Mapping[str, Array]], None]:
         sums = self._sums

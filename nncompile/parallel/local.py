@@ -15,7 +15,7 @@ from nncompile.parallel.group import Group, Operation
 from nncompile.parallel.meeting import Telling
 from nncompile.parallel.runner import ReducedStepRunner, share
 from nncompile.parallel.vectors import vector_of
-from nncompile.program.shared_statistics import stages_of
+from nncompile.program.shared_statistics import shares_statistics
 from nncompile.train.sums import Sums
 
 
@@ -33,7 +33,7 @@ class LocalStepRunner(ReducedStepRunner):
     def __init__(
         self, processes: Telling, every: int, compiled: CompiledStep, *options: Any
     ) -> None:
-        if stages_of(compiled.source):
+        if shares_statistics(compiled.source):
             raise ModelError(
                 "BatchNorm(sync=True) takes the statistics of all processes at each step, which "
                 f"meet after every {every}",

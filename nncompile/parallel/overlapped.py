@@ -3,14 +3,13 @@ computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.compiler.stages import Target
 from nncompile.ir.types import Array
 from nncompile.parallel.bound import BoundHalf, State
-from nncompile.program.gradient_stages import HANDED, gradient_stages
+from nncompile.parallel.staged import contents, inputs_of
+from nncompile.program.gradient_stages import gradient_stages
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.session import Session
 
@@ -26,23 +25,20 @@ class OverlappedHalf:
         start: Callable[[bytes], Session],
     ) -> None:
         graphs = gradient_stages(compiled.source, buckets)
-        self._sessions = []
-        for i, graph in enumerate(graphs):
-            name = f"gradient {i}"
-            optimized = partial(compiled.optimized, name, graph)
-            target = Target(name, graph, optimized, kernels=compiled.kernels)
-            self._sessions.append(start(compiled.made(target).content))
+        self._sessions = [start(content) for content in contents(compiled, graphs)]
         self._bound: list[BoundHalf] = []
 
     @property
     def inputs(self) -> list[Port]:
         """What it takes: state and data."""
-        return _ports(port for session in self._sessions for port in session.inputs)
+        return inputs_of(self._sessions)
 
     @property
     def outputs(self) -> list[Port]:
         """What it gives."""
-        return _ports(port for session in self._sessions for port in session.outputs)
+        taken = {port.name for session in self._sessions for port in session.inputs}
+        outputs = (port for session in self._sessions for port in session.outputs)
+        return [port for port in outputs if port.name not in taken]
 
     def bind(self, states: Sequence[State], direct: Mapping[str, Array]) -> None:
         """Reads these states, and writes outputs where they are reduced."""
@@ -64,8 +60,3 @@ class OverlappedHalf:
                 known |= bound.run(side, {n: given[n] for n in names if n in given})
             made(number, known)
         return known
-
-
-def _ports(ports: Iterable[Port]) -> list[Port]:
-    """Those that are not only between stages."""
-    return list({p.name: p for p in ports if not p.name.startswith(HANDED)}.values())

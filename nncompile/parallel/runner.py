@@ -19,7 +19,8 @@ from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.staged import StagedHalf
 from nncompile.program.first_row import FIRST_ROW, unnumbered
 from nncompile.program.gradient_stages import buckets_of
-from nncompile.program.shared_statistics import stages_of
+from nncompile.program.half_stages import stages_of
+from nncompile.program.shared_statistics import shares_statistics
 from nncompile.program.step import Step
 from nncompile.program.update_sections import Section
 from nncompile.runtime.blocked_convolutions import step_session
@@ -67,7 +68,7 @@ class ReducedStepRunner(StepRunner):
             self._half = OverlappedHalf(compiled, self._early, start)
         else:
             self._half = half = start(compiled.content("gradient"))
-        self._reducing = self._reducer(source, source.reductions.gradients if stages else ())
+        self._reducing = self._reducers(source, shares_statistics(source))
         options: dict[str, Any] = {"after": after, "native": native, "in_place": in_place}
         super().__init__(self._update(compiled), state, providers, threads, **options)
         self._bound = None if half is None else BoundHalf(half, self._states_of_half, self._direct)
@@ -75,14 +76,33 @@ class ReducedStepRunner(StepRunner):
             self._half.bind(self._states_of_half, self._direct)
         self._whole: dict[str, Array] = {}
 
-    def _reducer(self, source: Step, weighted: Sequence[str]) -> Reducing:
-        """What reduces the outputs of the half at each step, of which those are given times their
-        weight; and where they are to be computed."""
+    @property
+    def _parts(self) -> list[list[Port]]:
+        """The outputs of the half, of each part that is reduced before the next one is computed;
+        with what they weigh, which may be of an earlier part."""
+        half, rules = self._half, self._source.reductions.by_name
+        parts = half.parts if isinstance(half, StagedHalf) else [half.outputs]
+        every = {port.name: port for part in parts for port in part}
+        own = [dict.fromkeys(port.name for port in part) for part in parts]
+        weights = [[rules[n].weight for n in names if n in rules] for names in own]
+        return [
+            [every[n] for n in names | dict.fromkeys(filter(None, weighing))]
+            for names, weighing in zip(own, weights, strict=True)
+        ]
+
+    def _reducers(self, source: Step, are_weighted: bool) -> list[Reducing]:
+        """What reduces each part of the outputs of the half, whose gradients may be given times
+        their weight; and where they are to be computed."""
         rules, first = source.reductions.by_name, source.reductions.gradients
-        about = self._half.outputs, first, weighted, self._sections, self._early
-        reducing = Reducing(self._processes.group, rules, *about)
-        self._direct: Mapping[str, Array] = reducing.direct
-        return reducing
+        about = first, first if are_weighted else (), self._sections, self._early
+        found = [Reducing(self._processes.group, rules, part, *about) for part in self._parts]
+        self._places: list[Mapping[str, Array]] = [reducing.direct for reducing in found]
+        return found
+
+    @property
+    def _direct(self) -> Mapping[str, Array]:
+        """Where outputs of a half of one part are computed."""
+        return self._places[0]
 
     def _buckets(self, source: Step, stages: Sequence[object]) -> Sequence[Sequence[str]]:
         """The gradients that are reduced while others are computed, in buckets."""
@@ -101,9 +121,23 @@ class ReducedStepRunner(StepRunner):
         """The states that the gradient half is computed at."""
         return self._sets
 
-    def _reduced(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
-        """What the update takes, of the outputs of the half that are not computed in place."""
-        return self._reducing.reduced(given, self._old)
+    def _reduced(self, part: int, given: Mapping[str, Array] | None) -> dict[str, Array]:
+        """What a part is of all processes, of the outputs of the half that are not computed in
+        place."""
+        return self._reducing[part].reduced(given, self._old)
+
+    def _reduce(self, part: int, known: Mapping[str, Array] | None) -> dict[str, Array]:
+        """What the next part takes of this one, of all that was computed for it."""
+        self._place(part, known)
+        self._processes.meet()
+        self._whole |= self._reduced(part, known)
+        return self._whole
+
+    def _place(self, part: int, known: Mapping[str, Array] | None) -> None:
+        """Copies what stages gave to where it is reduced."""
+        for name, view in self._places[part].items():
+            if known is not None:
+                view[...] = known[name]
 
     @property
     def ports(self) -> list[Port]:
@@ -124,10 +158,11 @@ class ReducedStepRunner(StepRunner):
         cut = {*self._source.recipe.trained_model.cut}
         count = self._count(batch)
         span = self._span(count) if cut else (0, 1)
+        self._whole = {}
         given = self._given(batch, cut, *span)
         losses = self._losses(given)
         self._processes.meet()
-        self._whole = self._reduced(given)
+        self._whole |= self._reduced(len(self._reducing) - 1, given)
         self._locate(losses, span)
         names = {f"{path}.next": f"{path}.reduced" for path in self._source.state}
         whole = {names.get(name, name): x for name, x in self._whole.items()}
@@ -175,10 +210,10 @@ class ReducedStepRunner(StepRunner):
         if any(port.name == FIRST_ROW for port in self._half.inputs):
             shard[FIRST_ROW] = np.array(first, np.int64)
         if isinstance(self._half, StagedHalf):
-            found = self._half.run({**self._views_of_half(), **shard} if last > first else None)
-            for name, view in self._direct.items() if found else ():
-                view[...] = found[name]
-            return found or None
+            feeds = {**self._views_of_half(), **shard} if last > first else None
+            found = self._half.run(feeds, self._reduce) or None
+            self._place(len(self._places) - 1, found)
+            return found
         if isinstance(self._half, OverlappedHalf):
             given = shard if last > first else None
             return self._half.run(self._at.current, given, self._begin(given)) or None
@@ -188,7 +223,7 @@ class ReducedStepRunner(StepRunner):
     def _begin(self, shard: object) -> Callable[[int, Mapping[str, Array]], None]:
         def made(number: int, known: Mapping[str, Array]) -> None:
             self._processes.meet()  # so that no process waits for one that failed
-            self._reducing.begin(number, None if shard is None else known)
+            self._reducing[0].begin(number, None if shard is None else known)
 
         return made
 

@@ -33,6 +33,12 @@ class ShardedStepRunner(CollectedStepRunner):
         self, processes: Collecting, compiled: CompiledStep, state: Mapping[str, Any], *options: Any
     ) -> None:
         source = compiled.source
+        if source.in_turn is not None:
+            raise ModelError(
+                f"{source.reductions.later[0]!r} sees what an earlier update of the same step "
+                "changed: each process computes that update, and cannot have a part of it alone",
+                hint="mpi() without shard_optimizer",
+            )
         graph = source.following_of_sums if source.sums else source.following
         shared = SharedUpdate(source, graph)
         self._sections: tuple[Section, ...] = tuple(sections(shared.components, processes.size))
@@ -116,9 +122,9 @@ class ShardedStepRunner(CollectedStepRunner):
             else:  # the parameters are what they were
                 np.copyto(pair[side].array, pair[1 - side].array)
 
-    def _reduced(self, given: Mapping[str, Array] | None) -> dict[str, Array]:
+    def _reduced(self, part: int, given: Mapping[str, Array] | None) -> dict[str, Array]:
         """What was reduced, with the numbers that the processes compute of it together."""
-        whole = super()._reduced(given)
+        whole = super()._reduced(part, given)
         for session, names in zip(self._stages, self._share.shared, strict=True):
             numbers = dict.fromkeys(names, 0.0)
             if session is not None and self._closes:

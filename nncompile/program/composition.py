@@ -21,20 +21,20 @@ from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value, described
-from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.optim.schedules import TRAINING, Stateful
 from nncompile.program.descent import descended, groups, wide
 from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
 from nncompile.program.gradient_transforms import prepared
+from nncompile.program.linear_terms import of_batch
 from nncompile.program.loss_scaling import LossScaling
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Average, Recipe, assign, minimize
 from nncompile.program.reductions import Reductions
 from nncompile.program.step import Step
-from nncompile.program.updated_state import UpdatedState, Window
+from nncompile.program.updated_state import Forms, UpdatedState, Window
 
 
 @suggests_names
@@ -87,13 +87,15 @@ class _Composition:
         if self.scaling:
             self.scaling.settle()
         owned = {**model.parameters, **model.states}
-        follows: dict[str, Value] = {}
+        follows: dict[str, Forms] = {}
         for path, value in model.updates.items():
             if owned[path] not in updated.now:
                 value = self._unless_empty(value, owned[path])
                 self.reductions.add_statistic(path, value)
-                value = self.scaling.of_batch(value, owned[path]) if self.scaling else value
-                updated.now[owned[path]] = follows[f"{path}.next"] = value
+                forms = Forms([value], [value])
+                forms = self.scaling.of_batch(value, owned[path]) if self.scaling else forms
+                follows[f"{path}.next"] = forms
+                (updated.now[owned[path]],) = forms.whole
         step = step_leaf()
         updated.now[step] = updated.split[step] = step + 1
         state = {"step": step, "seed": seed_leaf(), **owned, **updated.slots}
@@ -103,7 +105,10 @@ class _Composition:
         metrics = {**model.metrics, **sums.extra}
         self.reductions.add_metrics(model.metrics, sums)
         weights = self.reductions.weights
-        gradient = {**metrics, **weights, **updated.handed, **follows}
+        whole = {name: forms.whole[0] for name, forms in follows.items()}
+        gradient = {**metrics, **weights, **updated.handed, **whole}
+        parts = {name: forms.in_turn[0] for name, forms in follows.items()}
+        in_turn = {**metrics, **self.reductions.weights_in_turn, **updated.in_turn, **parts}
         deferred = {
             f"{path}.next": updated.split[leaf]
             for path, leaf in state.items()
@@ -117,6 +122,9 @@ class _Composition:
         return Step(
             recipe=self.recipe,
             gradient=self._graph("gradient", gradient, _inputs(gradient, every)),
+            in_turn=self._graph("in_turn", in_turn, _inputs(in_turn, every))
+            if self.reductions.later
+            else None,
             update=self._graph(
                 "update", deferred, _inputs(deferred, (*state.values(), *updated.leaves))
             ),
@@ -135,14 +143,16 @@ class _Composition:
     @property
     def _sums(self) -> dict[str, tuple[str, Value]]:
         """What is summed up of gradients in the state. None where a rule is taken back after each
-        batch whose sums are not finite, and so needs those of the whole batch."""
+        batch whose sums are not finite, and so needs those of the whole batch; and none where one
+        update sees what another one made of its sum."""
         has_rules = any(isinstance(update, assign) for update in self.recipe.updates)
-        return {} if self.scaling and has_rules else self.updated.sums
+        needs_whole = self.reductions.later or (self.scaling and has_rules)
+        return {} if needs_whole else self.updated.sums
 
     @cached_property
     def _of_batch(self) -> set[Value]:
         """What of the state follows a batch, and the nodes between them."""
-        return dependent(toposort(self.model.updates.values()), self.model.inputs.values())
+        return of_batch(toposort(self.model.updates.values()), self.model.examples)
 
     def _unless_empty(self, new: Value, old: Value) -> Value:
         """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
@@ -159,22 +169,21 @@ class _Composition:
         scaled = self.scaling.scaled if self.scaling else lambda x: x
         derivatives = grad(scaled(loss.outputs["loss"]), list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), derivatives, strict=True)))
-        derivatives = self._at_present(update.loss, derivatives)
+        forms = self._at_present(update.loss, derivatives)
         if self.scaling:
-            derivatives = self.scaling.unscaled(derivatives)
-            self.scaling.check_batch(derivatives)
+            forms = Forms(*map(self.scaling.unscaled, forms))
+            self.scaling.check_batch(forms)
         gradients = {
-            path: self.updated.hand_over(f"{path}.grad", derivative)
-            for path, derivative in zip(trained, derivatives, strict=True)
+            path: self.updated.hand_over(f"{path}.grad", *both)
+            for path, *both in zip(trained, *forms, strict=True)
         }
-        values = dict(zip(gradients.values(), derivatives, strict=True))
+        values = dict(zip(gradients.values(), forms.whole, strict=True))
         names = {path: input_of(leaf).name for path, leaf in gradients.items()}
         following: dict[Value, Value] = {}
-        current = self.updated.now
-        self.reductions.add_gradients(update.loss, gradients, current)
+        self.reductions.add_gradients(update.loss, gradients, self.updated.present)
         gradients = {path: wide(g) for path, g in gradients.items()}
         if self.updated.accumulates:
-            weight = batch_weight(self.model, self.updated, update.loss, current)
+            weight = batch_weight(self.model, self.updated, update.loss, is_present=True)
             values |= weight.values
             following |= weight.following
             self.reductions.add_weights(weight.values)
@@ -228,7 +237,7 @@ class _Composition:
             self.reductions.add_output(input_of(leaf).name, name)
             if self.updated.accumulates:
                 x = leaf if leaf.dtype.is_float else cast(leaf, f64)
-                weight = batch_weight(self.model, self.updated, name, {})
+                weight = batch_weight(self.model, self.updated, name, is_present=False)
                 values |= weight.values
                 changes |= weight.following
                 self.reductions.add_weights(weight.values)
@@ -244,19 +253,17 @@ class _Composition:
         if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):
             self.updated.follow({target: value}, {})
             return
-        (value,) = self._at_present(update.path, [value])
-        leaf = self.updated.hand_over(f"{update.path}.assigned", value)
-        self.reductions.add_rule(input_of(leaf).name, update.path, value)
+        (value,), (in_turn,) = self._at_present(update.path, [value])
+        leaf = self.updated.hand_over(f"{update.path}.assigned", value, in_turn)
+        self.reductions.add_rule(input_of(leaf).name, update.path, in_turn)
         self.updated.follow({target: leaf}, {leaf: value})
 
-    def _at_present(self, name: str, values: list[Value]) -> list[Value]:
+    def _at_present(self, name: str, values: list[Value]) -> Forms:
         """The values at the state after the updates so far."""
-        if not self.updated.now:
-            return values
-        present = replace(values, self.updated.now)
-        if any(new is not old for new, old in zip(present, values, strict=True)):
+        forms = self.updated.present(values)
+        if any(whole is not in_turn for whole, in_turn in zip(*forms, strict=True)):
             self.reductions.add_later(name)
-        return present
+        return forms
 
     def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
         model = self.model

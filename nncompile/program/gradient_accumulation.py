@@ -10,12 +10,11 @@ from nncompile.ir.basic import cast, const
 from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
-from nncompile.ir.transform import replace
 from nncompile.ir.types import f64
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.metric_aggregation import is_sum, weight_of
 from nncompile.program.model import Model
-from nncompile.program.updated_state import UpdatedState, Window
+from nncompile.program.updated_state import Forms, UpdatedState, Window
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,18 @@ def weighing(model: Model, name: str) -> tuple[bool, Value | None]:
     """Whether an output of several batches is the sum of theirs, and what a batch weighs where it
     is their mean; None where all weigh the same."""
     value = model.outputs[name]
-    shapes = (model.inputs[n].shape for n in model.needs(name))
+    needed = model.needs(name) or model.cut  # of random numbers, for as many examples
+    shapes = (model.inputs[n].shape for n in needed)
     examples = next((s[0] for s in shapes if s and not isinstance(s[0], int)), None)
     if is_sum(value, examples):
         return True, None
     return False, weight_of(value, examples)
 
 
-def batch_weight(
-    model: Model, state: UpdatedState, name: str, now: Mapping[Value, Value]
-) -> BatchWeight:
-    """What a batch weighs in a mean of the output over several: in the state `now`, and added up in
-    a slot where batches may differ."""
+def batch_weight(model: Model, state: UpdatedState, name: str, is_present: bool) -> BatchWeight:
+    """What a batch weighs in a mean of the output over several: in the state after the updates so
+    far, where it `is_present`, or that before the step; added up in a slot where batches may
+    differ."""
     adds_up, weight = weighing(model, name)
     unit = const(1.0, f64)
     if adds_up:
@@ -61,8 +60,9 @@ def batch_weight(
     state.accumulators.add(total)
     if state.window is Window.APPLY:
         return BatchWeight(unit, _divisor(total), {}, {total: zeros_like(weight)})
-    current = replace([weight], now)[0] if now else weight
-    share = state.hand_over(f"{name}.batch_weight", current)
+    forms = state.present([weight]) if is_present else Forms([weight], [weight])
+    (current,), (in_turn,) = forms
+    share = state.hand_over(f"{name}.batch_weight", current, in_turn)
     following = {total: state.due(zeros_like(weight), total + share)}
     return BatchWeight(share, _divisor(total + share), {share: current}, following)
 

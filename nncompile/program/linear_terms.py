@@ -10,8 +10,8 @@ import sympy as sp
 from nncompile.elementwise.map import body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, SizeOf
-from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Input, toposort
+from nncompile.ir.dims import Dim, symbols
+from nncompile.ir.graph import Input, Item, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type
@@ -41,10 +41,11 @@ class LinearTerms(NamedTuple):
         return v is not None and isinstance(v.op, Input) and v.op.name == path
 
 
-def linear_terms(value: Value) -> LinearTerms:
-    """The terms of a value. A mean or a total is one; so is what is not linear in data."""
+def linear_terms(value: Value, examples: Dim | None) -> LinearTerms:
+    """The terms of a value. A mean or a total is one; so is what is not linear in data. What has
+    rows of `examples`, such as random numbers, are data, too."""
     order = toposort([value])
-    data = depending(order, is_data)
+    data = of_batch(order, examples)
     waiting, terms, linear = [value], dict[Value, None](), set[Value]()
     while waiting:
         v = waiting.pop()
@@ -72,15 +73,15 @@ def divisor_of_mean(v: Value) -> Dim | None:
     return None
 
 
-def divides_by_data(term: Value) -> bool:
+def divides_by_data(term: Value, examples: Dim | None) -> bool:
     """Whether a number is computed of totals by a division by one that data are in."""
     if _is_total(term) or not is_plain(term) or term.rank:
         return False
-    data = depending(toposort([term]), is_data)
+    data = of_batch(toposort([term]), examples)
     names = [placeholder(i) for i, a in enumerate(term.args) if a in data]
     powers = body_of(term).atoms(sp.Pow)
     is_quotient = any(p.exp.is_negative and p.base.has(*names) for p in powers)
-    return is_quotient or any(divides_by_data(a) for a in term.args if a in data)
+    return is_quotient or any(divides_by_data(a, examples) for a in term.args if a in data)
 
 
 def is_data(v: Value) -> bool:
@@ -93,6 +94,22 @@ def depending(order: Sequence[Value], is_so: Callable[[Value], bool]) -> set[Val
     return dependent(order, list(filter(is_so, order)))
 
 
+def of_batch(order: Sequence[Value], examples: Dim | None) -> set[Value]:
+    """The nodes that depend on data, or have as many rows and what depends on these."""
+    rows = symbols([] if examples is None else [examples])
+    found: set[Value] = set()
+    for v in order:
+        if not found.isdisjoint(v.args) or is_data(v) or _has(rows, v):
+            found.add(v)
+    return found
+
+
+def _has(rows: set[sp.Symbol], v: Value) -> bool:
+    """Whether such a size is in the shape of a value."""
+    static = not rows or not isinstance(v.type, Type) or v.type.is_static
+    return not static and rows <= symbols(v.shape)
+
+
 def _is_total(v: Value) -> bool:
     return isinstance(v.op, Average | SumState) or divisor_of_mean(v) is not None
 
@@ -102,7 +119,7 @@ def _is_linear_in(v: Value, data: set[Value]) -> bool:
     if not isinstance(v.type, Type) or not v.dtype.is_float:
         return False
     if not is_plain(v):
-        is_moved = v.op.moves and not isinstance(v.op, Scan | Input)
+        is_moved = v.op.moves and not isinstance(v.op, Scan | Input | Item)
         return is_moved and v.args[0].dtype.is_float and data.isdisjoint(v.args[1:])
     names = [placeholder(i) for i, a in enumerate(v.args) if a in data]
     body = body_of(v)

@@ -19,7 +19,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean, f32, i64
 from nncompile.ops.reduction.sums import sum
 from nncompile.optim.schedules import TRAINING
-from nncompile.program.updated_state import UpdatedState
+from nncompile.program.updated_state import Forms, UpdatedState
 
 SCALE, TRACKER, SKIPPED = (f"{TRAINING}{x}" for x in ("loss_scale", "growth_tracker", "skipped"))
 """The states: the factor, the updates in a row that were finite, and how many were left out."""
@@ -64,7 +64,7 @@ class LossScaling:
     scaler: grad_scaler
     updated: UpdatedState
     _flags: list[Value] = field(default_factory=list)
-    _batch: list[Value] = field(default_factory=list)
+    _batch: list[Forms] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         init = const(self.scaler.init_scale, f32)
@@ -94,16 +94,16 @@ class LossScaling:
         self._flags.append(flag)
         return {flag: finite(gradients.values())}
 
-    def check_batch(self, gradients: Iterable[Value]) -> None:
-        """Takes the gradients of this batch alone, at the state before it, into what
-        `of_batch` goes by."""
-        self._batch.append(finite(gradients))
+    def check_batch(self, gradients: Forms) -> None:
+        """Takes the gradients of this batch alone into what `of_batch` goes by."""
+        self._batch.append(Forms(*([finite(form)] for form in gradients)))
 
-    def of_batch(self, new: Value, old: Value) -> Value:
+    def of_batch(self, new: Value, old: Value) -> Forms:
         """`new`, which follows from the batch alone (running statistics), or `old` where its
         gradients are not finite."""
-        result: Value = where(reduce(logical_and, self._batch), new, old)
-        return result
+        forms = zip(*self._batch, strict=True)  # of all updates
+        flags = (reduce(logical_and, [flag for (flag,) in form]) for form in forms)
+        return Forms(*([where(flag, new, old)] for flag in flags))
 
     def settle(self) -> None:
         """Takes back what the updates changed where a gradient was not finite, and lets the

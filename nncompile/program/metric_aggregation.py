@@ -32,6 +32,7 @@ from nncompile.program.linear_terms import (
     divisor_of_mean,
     is_data,
     linear_terms,
+    of_batch,
 )
 
 Kind = Literal["total", "mean", "pooled"]
@@ -99,7 +100,7 @@ def weight_of(loss: Value, examples: Dim | None) -> Value | None:
 
     Numbers times such means, and their sums with each other and with what no data are in, weigh
     as the means do, where those weigh alike."""
-    weights = [_weight(v, examples, loss.dtype) for v in linear_terms(loss).terms]
+    weights = [_weight(v, examples, loss.dtype) for v in linear_terms(loss, examples).terms]
     if weights and all(w is weights[0] for w in weights):
         return weights[0]
     return None if examples is None else size_value(examples, loss.dtype)
@@ -108,7 +109,7 @@ def weight_of(loss: Value, examples: Dim | None) -> Value | None:
 def is_sum(loss: Value, examples: Dim | None) -> bool:
     """Whether the loss of several batches is the sum of theirs: it is made of sums over the
     examples."""
-    terms = linear_terms(loss).terms
+    terms = linear_terms(loss, examples).terms
     return bool(terms) and all(_is_sum_of(v, examples) for v in terms)
 
 
@@ -117,17 +118,18 @@ def follows_from_parts(loss: Value, examples: Dim | None) -> bool:
     Neither are a mean plus a sum, means that weigh differently, a sum divided by a sum, and a sum
     plus a penalty of parameters, which each of the parts would have. What is not linear in totals
     otherwise, such as a product of means, counts as a mean over the examples."""
-    found = linear_terms(loss)
+    found = linear_terms(loss, examples)
     if is_sum(loss, examples):
         return all(is_data(leaf) for leaf in found.leaves_of_rest)
     weights = [_weight(v, examples, loss.dtype) for v in found.terms]
-    apart = any(_is_sum_of(v, examples) or divides_by_data(v) for v in found.terms)
+    apart = any(_is_sum_of(v, examples) or divides_by_data(v, examples) for v in found.terms)
     return examples is None or (not apart and all(w is weights[0] for w in weights))
 
 
 def is_contraction(value: Value, examples: Dim | None) -> bool:
     """Whether a value is made of sums over the examples, also those within a matrix product."""
-    return all(_sums(v, examples) or _contracts(v, examples) for v in linear_terms(value).terms)
+    terms = linear_terms(value, examples).terms
+    return all(_sums(v, examples) or _contracts(v, examples) for v in terms)
 
 
 def _contracts(v: Value, examples: Dim | None) -> bool:
@@ -136,9 +138,9 @@ def _contracts(v: Value, examples: Dim | None) -> bool:
     return symbols([examples]) <= symbols([v.args[0].shape[-1]])
 
 
-def is_mean(value: Value) -> bool:
+def is_mean(value: Value, examples: Dim | None) -> bool:
     """Whether the value is made of means over data, and of what no data are in."""
-    terms = linear_terms(value).terms
+    terms = linear_terms(value, examples).terms
     return all(isinstance(v.op, Average) or divisor_of_mean(v) is not None for v in terms)
 
 
@@ -197,7 +199,7 @@ class _Cut:
     def __init__(self, metric: Value, examples: Dim | None) -> None:
         self.metric, self.examples = metric, examples
         order = toposort([metric])
-        self._data = depending(order, is_data)
+        self._data = of_batch(order, examples)
         # Beside a marked sum over the examples, other sums over them count as such, too: a sum of
         # losses divided by a count of one's own.
         beside = any(type(v.op) is SumState for v in order)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from nncompile.ir.basic import size_value
 from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
-from nncompile.ir.transform import replace
 from nncompile.ir.types import f32
 from nncompile.program.gradient_accumulation import weighing
 from nncompile.program.linear_terms import linear_terms
@@ -22,11 +21,20 @@ from nncompile.program.metric_aggregation import (
     weight_of,
 )
 from nncompile.program.model import Model
+from nncompile.program.updated_state import Forms
 
 Kind = Literal["sum", "mean", "max", "change", "concatenate"]
 
+Present = Callable[[Sequence[Value]], Forms]
+
 METADATA_KEY = "nncompile.reduce"
 """The key of the metadata of the halves of a step: JSON, how their tensors are reduced."""
+
+# Of the half in one file, which several processes cannot reduce within.
+_LATER = (
+    "it sees what an earlier update of the same step makes of the rows of one process; "
+    "nncompile train --workers reduces between the two updates"
+)
 
 
 @dataclass(frozen=True)
@@ -60,27 +68,28 @@ class Place(NamedTuple):
 @dataclass
 class Reductions:
     """Those of the outputs of the gradient half of a step, by name. `weights` are outputs that it
-    has for them, `gradients` the order in which gradients are made: those of the last layers first.
-    `irreducible` are the losses and rules that cannot be reduced, and why; `flat` the gradients
-    that lie in each of some vectors."""
+    has for them, in both of their `Forms`, `gradients` the order in which gradients are made: those
+    of the last layers first. `irreducible` are the losses and rules that cannot be reduced, and
+    why; `later` those that can be once what earlier updates of the step take is reduced; `flat` the
+    gradients that lie in each of some vectors."""
 
     model: Model
     by_name: dict[str, Reduction] = field(default_factory=dict)
     weights: dict[str, Value] = field(default_factory=dict)
+    weights_in_turn: dict[str, Value] = field(default_factory=dict)
     gradients: list[str] = field(default_factory=list)
     irreducible: dict[str, str] = field(default_factory=dict)
+    later: list[str] = field(default_factory=list)
     flat: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
-    def add_gradients(
-        self, loss: str, gradients: Mapping[str, Value], now: Mapping[Value, Value]
-    ) -> None:
-        """The gradients of a loss, by path, as they are handed over; at the state `now`."""
+    def add_gradients(self, loss: str, gradients: Mapping[str, Value], present: Present) -> None:
+        """The gradients of a loss, by path, as they are handed over; at the `present` state."""
         if not follows_from_parts(self.model.outputs[loss], self.model.examples):
             self.irreducible[loss] = (
                 "it is neither a mean nor a sum over the examples; write a masked mean as "
                 "ratio(total, count)"
             )
-        reduction = self._of_output(loss, now)
+        reduction = self._of_output(loss, present)
         names = [input_of(leaf).name for leaf in gradients.values()]
         self.by_name |= dict.fromkeys(names, reduction)
         self.gradients += reversed(names)
@@ -91,7 +100,7 @@ class Reductions:
 
     def add_output(self, name: str, output: str) -> None:
         """A tensor that is an output of the model."""
-        self.by_name[name] = self._of_output(output, {})
+        self.by_name[name] = self._of_output(output)
 
     def add_statistic(self, path: str, value: Value) -> None:
         """The next value of a state that follows the batch, such as a running mean."""
@@ -107,14 +116,14 @@ class Reductions:
         """What a rule makes of a parameter or state, as it is handed over by that name."""
         if is_contraction(value, self.model.examples):
             self._add_sum(name, path, value)
-        elif is_mean(value):
+        elif is_mean(value, self.model.examples):
             self.by_name[name] = self._mean(path, weight_of(value, self.model.examples))
         else:
             self.irreducible[path] = "its rule is neither a mean nor a sum over the examples"
 
     def _add_sum(self, name: str, path: str, value: Value) -> None:
         """A sum over the examples, by itself or added to what it is the next value of."""
-        found = linear_terms(value)
+        found = linear_terms(value, self.model.examples)
         if not found.rest:
             self.by_name[name] = SUM
         elif found.is_beside(path):
@@ -123,12 +132,8 @@ class Reductions:
             self.irreducible[path] = "its rule adds a sum over the examples to something else"
 
     def add_later(self, name: str) -> None:
-        """A loss or rule that sees what an earlier update of the same step made of the rows of one
-        process alone."""
-        self.irreducible[name] = (
-            "it sees what an earlier update of the same step changed; train them in turn, in "
-            "recipes of their own"
-        )
+        """A loss or rule that sees what an earlier update of the same step made of a batch."""
+        self.later.append(name)
 
     def add_metrics(self, metrics: Iterable[str], sums: Accumulation) -> None:
         """The metrics, and the parts that they consist of. A metric of several parts is computed of
@@ -151,14 +156,16 @@ class Reductions:
         }
         flat = {n: [x._asdict() for x in places] for n, places in self.flat.items() if n in present}
         about |= {"flat": flat} if flat else {}
-        return about | ({"irreducible": self.irreducible} if self.irreducible else {})
+        irreducible = dict.fromkeys(self.later, _LATER) | self.irreducible
+        return about | ({"irreducible": irreducible} if irreducible else {})
 
-    def _of_output(self, output: str, now: Mapping[Value, Value]) -> Reduction:
+    def _of_output(self, output: str, present: Present | None = None) -> Reduction:
         adds_up, weight = weighing(self.model, output)
         if adds_up:
             return self._sum
-        if weight is not None and now:
-            (weight,) = replace([weight], now)
+        if weight is not None and present is not None:
+            (whole,), (in_turn,) = present([weight])
+            return self._mean(output, whole, in_turn)
         return self._mean(output, weight)
 
     @property
@@ -170,14 +177,15 @@ class Reductions:
         examples = self.model.examples
         return None if examples is None else size_value(examples, f32)
 
-    def _mean(self, owner: str, weight: Value | None) -> Reduction:
+    def _mean(self, owner: str, weight: Value | None, in_turn: Value | None = None) -> Reduction:
         """A mean of that weight, which is an output of the owner's name where it is none yet."""
         if weight is None:
             return Reduction("mean")
-        for name, known in self.weights.items():
-            if known is weight:
+        in_turn = weight if in_turn is None else in_turn
+        for name, known in self.weights_in_turn.items():
+            if known is in_turn:
                 return Reduction("mean", name)
         name = f"{owner}.batch_weight"
-        self.weights[name] = weight
+        self.weights[name], self.weights_in_turn[name] = weight, in_turn
         self.by_name[name] = SUM
         return Reduction("mean", name)

@@ -41,7 +41,9 @@ class Step:
     and the value of that sum with the gradient of this batch.
 
     `gradient` computes as well what a batch weighs (`LOSS.batch_weight`), and `reductions` say how
-    its outputs follow from those of parts of a batch.
+    its outputs follow from those of parts of a batch. Where an update sees what an earlier one made
+    of the batch, `in_turn` is the same half of several processes: what is handed over for the
+    earlier one is an output of some name, and an input of that name stands for what it is of all.
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Step:
     first: dict[str, Value] = field(default_factory=dict)
     averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     sums: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
+    in_turn: Graph | None = None
     reductions: Reductions = field(kw_only=True)
 
     @property
@@ -68,6 +71,12 @@ class Step:
         """`gradient` of some rows of a batch. Where it draws random numbers for each, it has an
         input `first_row`: the number of its first row in the whole batch."""
         return with_first_row(self.gradient, self.recipe.trained_model.examples)
+
+    @cached_property
+    def in_turn_of_rows(self) -> Graph:
+        """The same of `in_turn`, where there is that."""
+        graph = self.gradient if self.in_turn is None else self.in_turn
+        return with_first_row(graph, self.recipe.trained_model.examples)
 
     @cached_property
     def following(self) -> Graph:

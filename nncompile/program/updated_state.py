@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import NamedTuple
 
 from nncompile.elementwise import where
 from nncompile.ir.broadcasting import zeros_like
@@ -32,10 +33,19 @@ class Window(Enum):
         return self in (Window.EACH, Window.CLOSING)
 
 
+class Forms(NamedTuple):
+    """Values in two forms: `whole`, of state and batch, and `in_turn`, of these and of what was
+    handed over for earlier updates. The same where no earlier update was seen."""
+
+    whole: Sequence[Value]
+    in_turn: Sequence[Value]
+
+
 @dataclass
 class UpdatedState:
     """The state after the updates so far: `now` as values of state and batch, `split` as values of
-    state and `leaves`, the inputs of the update half that the gradient half computes, as `handed`.
+    state and `leaves`, the inputs of the update half that the gradient half computes: as `handed`,
+    of state and batch, and as `in_turn`, of these and of leaves that earlier updates took.
     `slots` are the states that updates keep; `first` has their first values other than zeros.
     `accumulators` are those of sums since the last update, `skipped` counts updates left out.
     `sums` are, by what the gradient half hands over, the slot of such a sum and the sum with it.
@@ -48,6 +58,7 @@ class UpdatedState:
     now: dict[Value, Value] = field(default_factory=dict)
     split: dict[Value, Value] = field(default_factory=dict)
     handed: dict[str, Value] = field(default_factory=dict)
+    in_turn: dict[str, Value] = field(default_factory=dict)
     leaves: list[Value] = field(default_factory=list)
     slots: dict[str, Value] = field(default_factory=dict)
     first: dict[str, Value] = field(default_factory=dict)
@@ -90,11 +101,19 @@ class UpdatedState:
         self.split.update(zip(targets, split, strict=True))
         self.now.update(zip(targets, now, strict=True))
 
-    def hand_over(self, name: str, value: Value) -> Value:
-        """`value` as an input of the update half, of that name or one like it."""
+    def present(self, values: Sequence[Value]) -> Forms:
+        """The values at the state after the updates so far."""
+        if not self.now:
+            return Forms(values, values)
+        return Forms(replace(values, self.now), replace(values, self.split))
+
+    def hand_over(self, name: str, value: Value, in_turn: Value | None = None) -> Value:
+        """`value` as an input of the update half, of that name or one like it; `in_turn` is its
+        other form where it has one."""
         name = unused_name(name, self.handed)
         leaf = Input(name, value.type, "input")()
         self.handed[name] = value
+        self.in_turn[name] = value if in_turn is None else in_turn
         self.leaves.append(leaf)
         return leaf
 
