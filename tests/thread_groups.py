@@ -65,8 +65,9 @@ class ThreadGroup:
         self.calls += 1
         combine = np.sum if operation == "sum" else np.max
         every = self._all([x.copy() for x in arrays])
-        for i, x in enumerate(arrays):
-            x[...] = combine([parts[i] for parts in every], axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # of which MPI says nothing
+            for i, x in enumerate(arrays):
+                x[...] = combine([parts[i] for parts in every], axis=0)
 
     def begin_sum(self, array: Any) -> Callable[[], None]:
         self.allreduce(array)

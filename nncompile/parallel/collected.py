@@ -14,7 +14,8 @@ from nncompile.parallel.meeting import Collecting
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.runner import ReducedStepRunner
 from nncompile.parallel.window_sums import WindowSums
-from nncompile.program.step import Step
+from nncompile.program.reductions import SUM
+from nncompile.program.step import INFINITE, Step
 from nncompile.runtime.buffers import view_of
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.runner import State, StepRunner
@@ -67,6 +68,9 @@ class CollectedStepRunner(ReducedStepRunner):
         about = outputs, first, first if are_weighted else (), self._sections, self._early
         self._sums = WindowSums(self._all.group, slots, rules, *about)
         others = {name: rule for name, rule in rules.items() if name not in slots}
+        if source.is_finite is not None:
+            others[INFINITE] = SUM
+            outputs = [*outputs, Port(INFINITE, np.dtype(bool), ())]
         reducing = Reducing(self._all.group, others, outputs)
         self._places = [{**reducing.direct, **self._sums.direct}]
         return [reducing]
@@ -91,7 +95,14 @@ class CollectedStepRunner(ReducedStepRunner):
             return super()._reduced(part, given)
         every = self._every(given)
         whole = sums.close(every, side) if self._closes else sums.add(every, side)
-        return whole | super()._reduced(part, given)
+        if self._source.is_finite is None:
+            return whole | super()._reduced(part, given)
+        is_infinite = np.array(not sums.is_finite(1 - side))
+        own = None if given is None else {**given, INFINITE: is_infinite}
+        whole |= super()._reduced(part, own)
+        if not self._closes:
+            whole[INFINITE] = np.array(sums.note(bool(whole[INFINITE]), side))
+        return whole
 
     def _begin(self, shard: object) -> Callable[[int, Mapping[str, Array]], None]:
         sums = self._sums

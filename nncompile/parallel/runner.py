@@ -159,10 +159,12 @@ class ReducedStepRunner(StepRunner):
         count = self._count(batch)
         span = self._span(count) if cut else (0, 1)
         self._whole = {}
-        given = self._given(batch, cut, *span)
-        losses = self._losses(given)
-        self._processes.meet()
-        self._whole |= self._reduced(len(self._reducing) - 1, given)
+        # Gradients of a loss that is scaled may be infinite, and are taken back then.
+        with np.errstate(over="ignore", invalid="ignore"):
+            given = self._given(batch, cut, *span)
+            losses = self._losses(given)
+            self._processes.meet()
+            self._whole |= self._reduced(len(self._reducing) - 1, given)
         self._locate(losses, span)
         names = {f"{path}.next": f"{path}.reduced" for path in self._source.state}
         whole = {names.get(name, name): x for name, x in self._whole.items()}

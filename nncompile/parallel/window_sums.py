@@ -49,6 +49,7 @@ class WindowSums:
         self._sides = [{n: np.zeros(x.shape, x.dtype) for n, x in self._views.items()}
                        for _ in range(2)]  # fmt: skip
         self._are_there = [False, False]  # or they are zeros, whatever lies there
+        self._infinite = [False, False]  # of any process, as far as is known
         self._begun: set[str] = set()
 
     @property
@@ -86,7 +87,19 @@ class WindowSums:
         self._complete([n for n in self._views if n not in self._begun], given, side)
         self._begun = set()
         self._are_there[1 - side] = False
+        self._infinite[1 - side] = False
         return self._of_slots(self._reducing.reduced({}, _none))
+
+    def is_finite(self, side: int) -> bool:
+        """Whether the sums of this process on that side are."""
+        sums = self._sides[side].values() if self._are_there[side] else ()
+        return all(np.isfinite(np.abs(x).sum(dtype=np.float64)) for x in sums)
+
+    def note(self, is_infinite: bool, side: int) -> bool:
+        """Notes whether those of any process are not finite with the batch after that side, and
+        says whether they are not: what is not finite stays so in a window."""
+        self._infinite[1 - side] = self._infinite[side] or is_infinite
+        return self._infinite[1 - side]
 
     def gathered(self, slot: str, side: int) -> Array:
         """The sum of all processes, which call this together."""
@@ -111,11 +124,16 @@ class WindowSums:
         return np.zeros(own.shape, self._slots[self._gradient_of[slot]].dtype)
 
     def put(self, arrays: Mapping[str, Array], side: int) -> None:
-        """Goes on with these sums of all processes."""
+        """Goes on with these sums of all processes, beside those that are there."""
+        if not self._are_there[side] or arrays.keys() >= self._gradient_of.keys():
+            for own in self._sides[side].values():
+                own[...] = 0
+            self._are_there[side] = self._infinite[side] = False
         for slot, array in arrays.items():
             own = self._sides[side][self._gradient_of[slot]]
             own[...] = array if self._group.rank == 0 else 0
-        self._are_there[side] = any(x.any() for x in arrays.values())
+            self._are_there[side] |= bool(array.any())
+            self._infinite[side] |= not np.isfinite(array).all()
 
     def _weigh(self, name: str, given: Mapping[str, Array] | None) -> None:
         """Makes a gradient what it adds to the sum."""

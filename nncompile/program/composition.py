@@ -135,19 +135,17 @@ class _Composition:
             accumulation=sums,
             evaluation=evaluation,
             first=updated.first,
-            sums=self._sums,
+            sums={} if self.reductions.later else updated.sums,
+            is_finite=self._is_finite,
             averages=self.averages,
             reductions=self.reductions,
         )
 
     @property
-    def _sums(self) -> dict[str, tuple[str, Value]]:
-        """What is summed up of gradients in the state. None where a rule is taken back after each
-        batch whose sums are not finite, and so needs those of the whole batch; and none where one
-        update sees what another one made of its sum."""
+    def _is_finite(self) -> Value | None:
+        """Whether the sums of gradients are finite, where rules are taken back otherwise."""
         has_rules = any(isinstance(update, assign) for update in self.recipe.updates)
-        needs_whole = self.reductions.later or (self.scaling and has_rules)
-        return {} if needs_whole else self.updated.sums
+        return self.scaling.is_finite if self.scaling and has_rules else None
 
     @cached_property
     def _of_batch(self) -> set[Value]:

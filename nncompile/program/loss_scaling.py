@@ -63,6 +63,7 @@ class LossScaling:
 
     scaler: grad_scaler
     updated: UpdatedState
+    is_finite: Value | None = None
     _flags: list[Value] = field(default_factory=list)
     _batch: list[Forms] = field(default_factory=list)
 
@@ -107,10 +108,11 @@ class LossScaling:
 
     def settle(self) -> None:
         """Takes back what the updates changed where a gradient was not finite, and lets the
-        factor follow."""
+        factor follow. `is_finite` is by what it goes then in the update half."""
         updated, scaling = self.updated, {self.scale, self.tracker, self.skipped}
         for values in (updated.now, updated.split):
             is_finite = reduce(logical_and, [values.pop(flag) for flag in self._flags])
+            self.is_finite = is_finite
             for leaf in values.keys() - updated.accumulators - scaling:
                 if values[leaf] is not leaf:
                     values[leaf] = where(is_finite, values[leaf], leaf)

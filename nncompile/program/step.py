@@ -9,17 +9,23 @@ from functools import cached_property
 
 import numpy as np
 
+from nncompile.elementwise import logical_not, where
 from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import replace as replaced
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Array, Type, boolean
+from nncompile.ops.random.generator import step_leaf
+from nncompile.optim.schedules import TRAINING
 from nncompile.program.first_row import with_first_row
 from nncompile.program.initialization import initial_values
 from nncompile.program.metric_aggregation import Accumulation
 from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.reductions import Reductions
+
+INFINITE = f"{TRAINING}infinite"
+"""Whether the sums of any process are not finite, within a window of batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +44,9 @@ class Step:
     one is of, the path of its state.
 
     `sums` are, of a recipe that accumulates, by the name of a gradient the state that holds its sum
-    and the value of that sum with the gradient of this batch.
+    and the value of that sum with the gradient of this batch; none where an update sees what
+    another one made of its sum. `is_finite` says whether they are, of a recipe that takes rules
+    back with each batch after which they are not.
 
     `gradient` computes as well what a batch weighs (`LOSS.batch_weight`), and `reductions` say how
     its outputs follow from those of parts of a batch. Where an update sees what an earlier one made
@@ -59,6 +67,7 @@ class Step:
     averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     sums: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     in_turn: Graph | None = None
+    is_finite: Value | None = None
     reductions: Reductions = field(kw_only=True)
 
     @property
@@ -99,13 +108,19 @@ class Step:
     def following_of_sums(self) -> Graph:
         """`following` where gradients are added up outside of it: an input of the name of a
         gradient is its sum since the last update, with this batch, and there are no states that
-        hold it. What it is before the last batch of a window is all the same."""
+        hold it. What it is before the last batch of a window is all the same: where it matters
+        whether a sum is finite, an input `training.infinite` says so."""
         graph, state = self.following, self.step.leaves
         leaves = {n: apply(Input(n, v.type)) for n, (_, v) in self.sums.items()}
         slots = {slot for slot, _ in self.sums.values()}
         gone = {state[slot] for slot in slots}
         outputs = {n: v for n, v in graph.outputs.items() if n.removesuffix(".next") not in slots}
         known = {v: leaves[n] for n, (_, v) in self.sums.items()}
+        if self.is_finite is not None:
+            (of_sums,) = replaced([self.is_finite], known)
+            infinite = apply(Input(INFINITE, Type(boolean, ())))
+            is_due = (step_leaf() + 1) % self.recipe.accumulate == 0
+            known[self.is_finite] = where(is_due, of_sums, logical_not(infinite))
         values = replaced(list(outputs.values()), known)
         inputs = [leaf for leaf in graph.inputs if leaf not in gone]
         inputs = [leaves.get(input_of(leaf).name, leaf) for leaf in inputs]
