@@ -52,7 +52,7 @@ def names() -> list[str]:
 
 
 # Of examples that are programs, and no model files: their recipe, and the data that it trains on.
-_PROGRAMS: dict[str, Callable[[dict[str, Any]], tuple[Recipe, Any]]] = {
+PROGRAMS: dict[str, Callable[[dict[str, Any]], tuple[Recipe, Any]]] = {
     "finetune_cnn": lambda found: (found["recipe"](1e-3), found["data"]()[0]),
     "keras_continued": lambda found: (found["recipe"], found["data"]()[0]),
     "lora_bert": lambda found: (found["recipes"]["all weights"], found["data"]()[0]),
@@ -62,13 +62,13 @@ _PROGRAMS: dict[str, Callable[[dict[str, Any]], tuple[Recipe, Any]]] = {
 def recipe_and_data(name: str) -> tuple[Recipe, Any]:
     """What an example trains, and on which data."""
     file = EXAMPLES / f"{name}.py"
-    if name not in _PROGRAMS:
+    if name not in PROGRAMS:
         declared = load_file(file)
         assert declared.data is not None
         return next(iter(declared.recipes.values())), declared.data.train
     sys.path.insert(0, str(EXAMPLES))  # they import each other
     try:
-        return _PROGRAMS[name](runpy.run_path(str(file), run_name=name))
+        return PROGRAMS[name](runpy.run_path(str(file), run_name=name))
     finally:
         sys.path.remove(str(EXAMPLES))
 
