@@ -278,8 +278,8 @@ def write(directory: Path, model: str) -> None:
 
 def print_table(jobs: Sequence[Job]) -> None:
     print(
-        f"\n{'job':10}{'model':8}{'update':8}{'jobs':>5}{'kills':>7}{'reported in':>13}"
-        f"{'lost':>6}{'difference':>12}{'wrong':>7}"
+        f"\n{'job':10}{'model':8}{'update':8}{'processes':10}{'jobs':>5}{'kills':>7}"
+        f"{'reported in':>13}{'lost':>6}{'difference':>12}{'wrong':>7}"
     )
     for mode, model, shares in KINDS:
         those = [job for job in jobs if (job.mode, job.model, job.shares) == (mode, model, shares)]
@@ -287,8 +287,9 @@ def print_table(jobs: Sequence[Job]) -> None:
             continue
         seconds = [x for job in those for x in job.seconds]
         lost = [x for job in those for x in job.lost]
+        sizes = ", ".join(str(size) for size in sorted({job.size for job in those}))
         print(
-            f"{mode:10}{model:8}{'parts' if shares else 'whole':8}{len(those):5}"
+            f"{mode:10}{model:8}{'parts' if shares else 'whole':8}{sizes:10}{len(those):5}"
             f"{sum(job.kills for job in those):7}"
             f"{max(seconds, default=0):11.1f} s{max(lost, default=0):6}"
             f"{max(job.error for job in those):12.1e}{sum(bool(job.said) for job in those):7}"
