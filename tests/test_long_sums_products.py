@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from nncompile import ops
 from nncompile.autodiff.grad import vjp
+from nncompile.backends.onnx import to_model
 from nncompile.ir.dims import substitute, symbol
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
@@ -61,6 +63,18 @@ def test_products_with_many_to_sum(
         expected = evaluate(graph, named, precision=np.float64)["y"]
         near(results["onnxruntime"], expected, np.abs(scales["TorchScript"]) + 4, "onnxruntime")
         near(results["TorchScript"], expected, np.abs(scales["TorchScript"]) + 4, "torch", 1e-5)
+
+
+@pytest.mark.parametrize("width,counted", [(3, 0), ("m", 1)])
+def test_blocks_of_known_widths_are_cut_without_their_sizes(width: Any, counted: int) -> None:
+    """Their number is inferred, where no other size may be zero."""
+    a, b = leaf("a", f32["n", width]), leaf("b", f32["n", 5])
+    model = to_model(Graph("product", {"y": gemm(a, b, transpose_a=True)}, (a, b)))
+    (choice,) = (node for node in model.graph.node if node.op_type == "If")
+    nodes = [node for branch in choice.attribute for node in branch.g.node]
+    kinds = Counter(node.op_type for node in nodes)
+    assert (kinds["Pad"], kinds["Div"]) == (2, counted)
+    assert sum(x.name == "allowzero" for node in nodes for x in node.attribute) == counted
 
 
 def test_gradients_of_a_layer_for_a_million_rows() -> None:

@@ -43,7 +43,7 @@ def long_product(
     rows = left.shape[-1 if transposed[0] else -2]
     columns = right.shape[-2 if transposed[1] else -1]
     size = ROW_BLOCK if is_one(rows) or is_one(columns) else PRODUCT_BLOCK
-    a = stack_of_blocks(o, a, left.rank, not transposed[0], size, to_last=True)
-    b = stack_of_blocks(o, b, right.rank, transposed[1], size, to_last=False)
+    a = stack_of_blocks(o, a, left.shape, not transposed[0], size, to_last=True)
+    b = stack_of_blocks(o, b, right.shape, transposed[1], size, to_last=False)
     products = matrix_products(o, a, b, (rows, size, columns), True)
     return double_total(o, products, [max(left.rank, right.rank) - 2])

@@ -92,15 +92,18 @@ def _matmul_sum(o: OnnxEmitter, x: str, source: Type, start: int, stop: int) -> 
     return o.MatMul(flat, o.Expand(one, o.shape((count, 1))))
 
 
-def blocks(o: OnnxEmitter, x: str, rank: int, axis: int, size: int) -> str:
-    """`x` with that axis as two: blocks, the last of which is filled up with zeros, and the `size`
-    places in each."""
-    width = o.ints([size])
+def blocks(o: OnnxEmitter, x: str, shape: Shape, axis: int, size: int) -> str:
+    """`x` of that shape with the axis as two: blocks, the last of which is filled up with zeros,
+    and the `size` places in each."""
+    rank, width = len(shape), o.ints([size])
     missing = o.Mod(o.Neg(o.Shape(x, start=axis, end=axis + 1)), width)
     widths = [o.ints([0] * (rank + axis)), missing]
     if axis + 1 < rank:
         widths.append(o.ints([0] * (rank - axis - 1)))
     x = o.Pad(x, o.Concat(*widths, axis=0))
+    known = [d for i, d in enumerate(shape) if i != axis and isinstance(d, int) and d]
+    if len(known) == rank - 1:
+        return o.Reshape(x, o.ints([*known[:axis], -1, size, *known[axis:]]))
     pieces = [o.Div(o.Shape(x, start=axis, end=axis + 1), width), width]
     if axis > 0:
         pieces.insert(0, o.Shape(x, start=0, end=axis))
@@ -116,13 +119,14 @@ def double_total(o: OnnxEmitter, x: str, axes: Sequence[int], keepdims: bool = F
 
 
 def stack_of_blocks(
-    o: OnnxEmitter, x: str, rank: int, is_last: bool, size: int, to_last: bool
+    o: OnnxEmitter, x: str, shape: Shape, is_last: bool, size: int, to_last: bool
 ) -> str:
     """Matrices, or stacks of them, as stacks of blocks of `size` along the last axis or the one
     before it, which becomes the last or the one before it; the blocks stand before both."""
+    rank = len(shape)
     at = rank - 2
     before = [*range(at)]
-    x = blocks(o, x, rank, at + is_last, size)
+    x = blocks(o, x, shape, at + is_last, size)
     block, offset, other = (at + 1, at + 2, at) if is_last else (at, at + 1, at + 2)
     order = [*before, block, *((other, offset) if to_last else (offset, other))]
     return x if order == [*range(rank + 1)] else o.Transpose(x, perm=order)
@@ -159,9 +163,9 @@ def _sum_over(
         return _plain_sum(o, x, source, start, stop, keepdims)
 
     def in_blocks(o: OnnxEmitter) -> str:
-        flat = _reshaped(o, x, source.shape, (*before, count, *after))
-        rank = len(before) + 1 + len(after)
-        parts = blocks(o, flat, rank, start, _block(source, stop))
+        shape = (*before, count, *after)
+        flat = _reshaped(o, x, source.shape, shape)
+        parts = blocks(o, flat, shape, start, _block(source, stop))
         y = double_total(o, o.ReduceSum(parts, o.ints([start + 1]), keepdims=0), [start])
         return o.Unsqueeze(y, o.ints(range(start, stop))) if keepdims else y
 
