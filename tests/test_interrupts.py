@@ -25,7 +25,8 @@ from nncompile.train import Event, Trainer
 from tests.leaves import leaf
 from tests.small_models import assert_same, data, trainer
 
-LOOP = ("loop.py", "runner.py", "sums.py")  # where a step and its metrics are put together
+# Where a step and its metrics are put together.
+LOOP = ("loop.py", "stepping.py", "unread.py", "runner.py", "ahead.py", "sums.py")
 
 
 def interrupting(at_line: int, files: Collection[str] = LOOP) -> Callable[..., Any]:
@@ -64,13 +65,19 @@ def interrupted_fit(
 
 
 @pytest.mark.slow
-def test_an_interrupt_before_any_line_leaves_a_whole_step(tmp_path: Path) -> None:
-    whole, ours, saved = trainer(0.5), trainer(0.5), trainer(0.5)
+@pytest.mark.parametrize(("every", "count", "apart"), [(1, 20, 1), (2, 40, 11)])
+def test_an_interrupt_before_any_line_leaves_a_whole_step(
+    every: int, count: int, apart: int, tmp_path: Path
+) -> None:
+    compiled = trainer(0.5).compiled
+    whole = Trainer(compiled)
+    ours, saved = (Trainer(compiled, metrics_every=every) for _ in range(2))
     start = ours.save(tmp_path / "start.safetensors")
-    states, examples = [whole.state], data(20)
+    states, examples = [whole.state], data(count)
+    steps = -(-count // 16)
     history = whole.fit(examples, epochs=1, callbacks=Following(states))
     reached = set()
-    for line in itertools.count(1):
+    for line in itertools.count(1, apart):
         ours.load(start)
         seen = interrupted_fit(ours, examples, line)
         reached.add(ours.step)
@@ -84,10 +91,10 @@ def test_an_interrupt_before_any_line_leaves_a_whole_step(tmp_path: Path) -> Non
             if resumed.epoch == 0:
                 assert resumed.fit(examples, epochs=1).last == history.last
             assert_same(resumed.state, states[-1])
-            assert (resumed.step, resumed.epoch) == (2, 1)
+            assert (resumed.step, resumed.epoch) == (steps, 1)
         if seen < line:
             break
-    assert reached == {0, 1, 2}
+    assert reached == {*range(steps + 1)}
 
 
 class Following:

@@ -61,6 +61,14 @@ CheckpointEvery = Annotated[
     str | None,
     typer.Option(help="How often the state is written: 5m (the default), 500steps, 2epochs."),
 ]
+MetricsEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Steps before their metrics are read from a GPU: 16 (the default), of a large state "
+        "1.",
+    ),
+]
 Patience = Annotated[
     int | None,
     typer.Option(min=1, help="Stop after this many epochs without improvement; keep the best."),
@@ -195,7 +203,9 @@ class Training:
         seed = saved.get("seed") if self.seed is None else self.seed
         with Timing() as building:
             device = on_device(provider, options.get("strict_device", False))
-            trainer = Trainer(recipe, device, seed, threads, parallel=self.parallel)
+            every = options.get("metrics_every")
+            more: dict[str, Any] = {"parallel": self.parallel, "metrics_every": every}
+            trainer = Trainer(recipe, device, seed, threads, **more)
             self._restore(run, trainer)
         if goes_on:
             out.print(f"{run.path} goes on from step {trainer.step:,}")
@@ -227,7 +237,7 @@ class Training:
         seconds = fitting.seconds - run.export_seconds
         out.print(
             f"{'interrupted after' if code else 'trained'} {made_steps:,} steps of {size} "
-            f"in {seconds:.2f} s on {provider}{self._together}"
+            f"in {seconds:.2f} s on {provider}{_read_every(trainer)}{self._together}"
             + (f", {1e3 * seconds / made_steps:.2f} ms a step" if made_steps else "")
         )
         # Who ends a training does not wait for figures.
@@ -260,6 +270,12 @@ class Training:
             if 0 in (epochs, steps):
                 out.print(f"the run {run.path} is at its end: --epochs N trains on")
         return epochs, steps
+
+
+def _read_every(trainer: Trainer) -> str:
+    """How many steps are made before their metrics are read, where it is more than one."""
+    ahead = trainer.steps_ahead
+    return f" (metrics every {ahead} steps)" if ahead > 1 else ""
 
 
 def in_precision_of(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:

@@ -29,6 +29,7 @@ from nncompile.program.reductions import METADATA_KEY as REDUCE
 from nncompile.program.repeated import repeated
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
+from nncompile.runtime.ahead import AheadStepRunner
 from nncompile.runtime.half_kernels import check_precision
 from nncompile.runtime.native import native_library
 from nncompile.runtime.origin import RECIPE
@@ -239,10 +240,12 @@ class CompiledStep(Stages):
         after: StepRunner | None = None,
         native: bool | None = None,
         in_place: bool = False,
+        ahead: int = 1,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
-        `native` is False."""
+        `native` is False. More than one step `ahead` of what is read is made by an
+        `nncompile.runtime.ahead.AheadStepRunner`."""
         check_precision(self.source.recipe, providers)
         state = self.source.initial() if state is None else state
         kernels = providers == "cpu" and native_library(native) is not None
@@ -253,6 +256,8 @@ class CompiledStep(Stages):
 
         options = (not first.fits, self.sizes, suited, profile, after, native, in_place)
         model = first.content
+        if ahead > 1:
+            return AheadStepRunner(model, state, providers, threads, *options, ahead=ahead)
         return StepRunner(model, state, providers, threads, *options, metrics_on_host=True)
 
     def metadata(self, graph: Graph) -> dict[str, str]:

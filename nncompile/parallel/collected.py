@@ -75,7 +75,7 @@ class CollectedStepRunner(ReducedStepRunner):
         self._places = [{**reducing.direct, **self._sums.direct}]
         return [reducing]
 
-    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, State]:
+    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
         self._state_ports = self._ports_of_state
         return super()._buffers(first)
 

@@ -63,7 +63,9 @@ class _Position(NamedTuple):
     read: int = -1  # the set that the last step read
     can_undo: bool = False  # whether that set still holds what the step read
     binding: Any = None  # the binding that holds the results of the last step
-    equal: bool = True  # whether what has no next value is the same in both sets
+    equal: bool = True  # whether what has no next value is the same in all sets
+    kept: int = -1  # the set that no step writes to
+    since: int = 0  # steps made since it held the state
 
 
 @suggests_options
@@ -88,7 +90,9 @@ class StepRunner:
     state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
 
+    ahead = 1  # steps whose results it holds
     trouble: tuple[Row, ...] = ()  # what it knows of a loss that is not finite
+    _turns: Sequence[tuple[int, int]] = ((0, 1), (1, 0))  # sets that a step reads, and writes
     stop: Stop | None = None  # by which another thread ends the steps made from now on
 
     def __init__(
@@ -152,8 +156,8 @@ class StepRunner:
         if after is not None:
             self._at = self._following(after, first)
 
-    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, State]:
-        """The two sets of buffers for such a state, of which the first holds it."""
+    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
+        """The sets of buffers for such a state, of which the first holds it."""
         # What a step writes before it is read need not be filled.
         written = self.state_map
         read = {n: buffer_of(x, self._device_of(n)) for n, x in first.items()}
@@ -185,36 +189,48 @@ class StepRunner:
                 rows=[("input", port.name, port.type) for port in self._batch_ports],
             )
         at, inputs = self._at, self._batch
-        if inputs is None or not inputs.fed(batch, at.current):
+        turn = self._turn
+        if inputs is None or not inputs.fed(batch, turn):
             batch = check_feeds(self._batch_ports, batch)
-            if inputs is None or not inputs.fed(batch, at.current):
+            if inputs is None or not inputs.fed(batch, turn):
                 inputs = self._allocate(batch)
-                inputs.fed(batch, at.current)
+                inputs.fed(batch, turn)
         if not at.equal:  # after `put`, or an interrupt within `load`
             at = self._copied(self.look(n for n in self._sets[0] if n not in self.state_map))
-        side = at.current
-        for name, buffer in inputs.misplaced[side]:
-            self._bindings[side].bind_ortvalue_input(name, buffer)
-        for name in self._free:  # or a result keeps the sizes of the first run
-            self._bindings[side].bind_output(name, "cpu")
+        binding = self._bindings[turn]
+        for name, buffer in inputs.misplaced[turn]:
+            binding.bind_ortvalue_input(name, buffer)
+        self._bind_results(binding)
         if at.can_undo:  # the step writes over what the one before it read, also where it fails
             self._at = at._replace(can_undo=False)
         try:
             if self._plan not in self._planned:
                 give_back()  # what the state was made of
-                self.session.run_first(self._bindings[side], self.stop)
+                self.session.run_first(binding, self.stop)
                 give_back()
                 self._planned.add(self._plan)
             elif self.stop is None:
-                self._runs[side]()
+                self._runs[turn]()
             else:
-                self.session.run_until(self._bindings[side], self.stop)
+                self.session.run_until(binding, self.stop)
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch, self.model) from error
         for target, result in self._apart:
             target.update_inplace(bits_of(array_of(result)))
-        read = -1 if self.in_place else side
-        self._at = _Position(at.steps + 1, 1 - side, read, read >= 0, self._bindings[side])
+        read, written = self._turns[turn]
+        read = -1 if self.in_place else read
+        self._at = _Position(
+            at.steps + 1, written, read, read >= 0, binding, True, at.kept, at.since + 1
+        )
+
+    @property
+    def _turn(self) -> int:
+        """Which of the `_turns` the next step is."""
+        return self._at.current
+
+    def _bind_results(self, binding: ort.IOBinding) -> None:
+        for name in self._free:  # or a result keeps the sizes of the first run
+            binding.bind_output(name, "cpu")
 
     @property
     def steps(self) -> int:
@@ -232,7 +248,8 @@ class StepRunner:
         loaded, and after a step that failed."""
         at = self._at
         if self.can_undo:
-            self._at = at._replace(steps=at.steps - 1, current=at.read, can_undo=False)
+            before = at._replace(steps=at.steps - 1, current=at.read, can_undo=False)
+            self._at = before._replace(since=at.since - 1)
         return at.can_undo
 
     def metrics(self) -> dict[str, Array]:
@@ -287,15 +304,17 @@ class StepRunner:
         arrays = check_feeds(self._state_ports, state)
         # The set that the state is not in is written first, so that an interrupt leaves one state
         # or the other; then both, as what has no next value is read from either.
-        at = self._at = self._at._replace(can_undo=False)
-        other = 1 - at.current
+        at = self._at = self._at._replace(can_undo=False, kept=-1, since=0)
+        other = int(at.current == 0)
         self._fill(other, arrays)
         self._at = at._replace(current=other, equal=False)
         self._copied(arrays)
 
     def _copied(self, arrays: Mapping[str, Array]) -> _Position:
-        """Copies the state into the set of buffers that it is not in."""
-        self._fill(1 - self._at.current, arrays)
+        """Copies the state into the sets of buffers that it is not in."""
+        for side in range(len(self._sets)):
+            if side != self._at.current:
+                self._fill(side, arrays)
         self._at = self._at._replace(equal=True)
         return self._at
 
@@ -324,8 +343,9 @@ class StepRunner:
         apart = {n: (self._sets[0][n], buffer_like(array_of(self._sets[0][n])))
                  for n in self._shared - overwrites}  # fmt: skip
         results = [{**buffers, **{n: x for n, (_, x) in apart.items()}} for buffers in self._sets]
-        bindings = tuple(self._bind(session, self._sets[i], results[1 - i]) for i in range(2))
-        runs = tuple(map(session.runner, bindings))
+        bindings = tuple(self._bind(session, self._sets[i], results[j]) for i, j in self._turns)
+        waits = self._waits_for(session)
+        runs = tuple(session.runner(binding, waits) for binding in bindings)
         self._ready[id(model)] = model, session, bindings, runs, tuple(apart.values())
 
     def _use(self, model: Model) -> None:
@@ -345,6 +365,14 @@ class StepRunner:
         for name in self._free:
             binding.bind_output(name, "cpu")
         return binding
+
+    def _waits_for(self, session: Session) -> bool:
+        """Whether each run ends when the device is done."""
+        return True
+
+    def _copies_of(self, batch: Mapping[str, Array]) -> int:
+        """How many batches like this one may be on the device at once."""
+        return 1
 
     def _device_of(self, name: str) -> tuple[str, int]:
         """Where the buffer of an input is made."""
@@ -366,6 +394,7 @@ class StepRunner:
         replacement = None if self._instead is None else self._instead(shapes)
         self._use(self._first if replacement is None else replacement)
         self._plan = id(self.model), frozenset(shapes.items())
-        about = self.session, self._bindings, self._sets, self._device_of
-        self._batch = BatchInputs(batch, *about)
+        states = [self._sets[read] for read, _ in self._turns]
+        about = self.session, self._bindings, states, self._device_of
+        self._batch = BatchInputs(batch, *about, self._copies_of(batch))
         return self._batch

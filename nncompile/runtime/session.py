@@ -73,6 +73,7 @@ _CPU = ["CPUExecutionProvider"]
 # CPUs with AVX2 and without VNNI add up products of 8 bits in pairs of 16 bits, which do not hold
 # all of them: results are far off. This has such CPUs take another way, and is nothing to others.
 _EXACT_INTEGERS = "session.x64quantprecision", "1"
+_WITHOUT_WAITING = "disable_synchronize_execution_providers"
 _NOT_TEXT = "has names that are not text in UTF-8"
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
 
@@ -280,15 +281,19 @@ class Session:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return options
 
-    def runner(self, binding: Any) -> Callable[[], None]:
+    def runner(self, binding: Any, waits: bool = True) -> Callable[[], None]:
         """A function that runs what is bound: past onnxruntime's Python wrapper, which takes
-        longer than a small model, where this version has the way that it takes itself."""
+        longer than a small model, where this version has the way that it takes itself. Unless it
+        `waits`, it comes back when the work is handed over to the device."""
         run = getattr(getattr(self.onnxruntime, "_sess", None), "run_with_iobinding", None)
         inner = getattr(binding, "_iobinding", None)
+        options = ort.RunOptions()
+        if not waits:
+            options.add_run_config_entry(_WITHOUT_WAITING, "1")
         if run is None or inner is None:
-            return partial(self.onnxruntime.run_with_iobinding, binding)
+            return partial(self.onnxruntime.run_with_iobinding, binding, options)
         # Without options onnxruntime makes new ones for every run, in a microsecond.
-        return partial(run, inner, ort.RunOptions())
+        return partial(run, inner, options)
 
 
 @suggests_names

@@ -299,12 +299,13 @@ class Feeder:
         """Which data `infinite` searches."""
         return "data" if self.whole is not None else "data of this batch and the one before"
 
-    def infinite(self) -> list[Row]:
+    def infinite(self, batches: Sequence[Batch] | None = None) -> list[Row]:
         """Where the data hold infinities, for the error of a loss that is not finite: in all of
-        them, or in the last two batches, as an infinity may pass an activation, spoil a weight,
-        and be noticed a step later. Raises `FeedError` where a batch holds NaN."""
+        them, or in the last two batches or these, as an infinity may pass an activation, spoil a
+        weight, and be noticed a step later. Raises `FeedError` where a batch holds NaN."""
         found: dict[str, Row] = {}
-        parts = [(0, b) for b in self._recent] if self.whole is None else self.whole.blocks()
+        recent = [(0, b) for b in (self._recent if batches is None else batches)]
+        parts = recent if self.whole is None else self.whole.blocks()
         for start, batch in parts:
             self.check_numbers(batch, start)
             for name, array in batch.items():

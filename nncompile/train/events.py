@@ -117,6 +117,11 @@ arrays, and lists and dicts of them, and `load_state_dict(state)`. Where `may_fa
 error of the system (a full disk, a closed pipe) does not end the training. Where `only_shows` is
 true, a resumed training does without it.
 
+On a GPU, metrics of several steps are read together, unless a callback is to be told of each step.
+One whose `may_lag` is true is told of each with its number and metrics, but perhaps later: the
+trainer of the event may be some steps further. One with `wants_step(step)` says of which steps it
+is to be told before the next is made; of others it may be told as well.
+
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. `check_beginning(fitting)` may refuse a training with
 an error, before any callback begins to surround it. One whose `told_last` is true is told after the

@@ -3,6 +3,7 @@ weighs."""
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import FeedError, ModelError, whole_number
 from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
 from nncompile.program.weighted_losses import WEIGHTS
 from nncompile.runtime.feeds import Port
 from nncompile.train.data import Data, Feeder
@@ -150,3 +152,20 @@ def check_targets(y: Any, method: str, *options: str) -> None:
         raise ModelError(
             f"{method} takes only the data by position, got {y} beside them", hint=calls
         )
+
+
+def ends_of(
+    recipe: Recipe, now: tuple[int, int], epochs: int | None, steps: int | None
+) -> tuple[float, float]:
+    """The epoch and the step at which a training ends that is at those `now`, after so many more,
+    or where the recipe says."""
+    for label, count in (("epochs", epochs), ("steps", steps)):
+        if count is not None:
+            whole_number(label, count, 0)
+    epoch, step = now
+    if epochs is None and steps is None:
+        if recipe.epochs is None and recipe.steps is None:
+            return epoch + 1, math.inf
+        return recipe.epochs or math.inf, recipe.steps or math.inf
+    last_epoch = math.inf if epochs is None else epoch + epochs
+    return last_epoch, math.inf if steps is None else step + steps

@@ -22,6 +22,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import StepRunner
 from nncompile.train.loop import Loop
+from nncompile.train.metrics_every import steps_ahead
 from nncompile.train.parallel import Parallel
 from nncompile.train.rates import rate_at
 
@@ -81,6 +82,7 @@ class SettableRates:
     threads: int | None
     native: bool | None
     in_place: bool
+    metrics_every: int | None
     parallel: Parallel | None
     _loop: Loop
     _adjustments: Adjustments
@@ -89,6 +91,11 @@ class SettableRates:
     def declared(self) -> CompiledStep:
         """The step of the recipe as it was declared, whatever rates were set."""
         return self._adjustments.declared
+
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps are made before their metrics are read."""
+        return self._loop.ahead
 
     @property
     def learning_rate(self) -> float | dict[str, float]:
@@ -144,7 +151,8 @@ class SettableRates:
         options = after, self.native, self.in_place
         if self.parallel is not None:
             return self.parallel.runner(compiled, state, self.providers, self.threads, *options)
-        return compiled.runner(state, self.providers, self.threads, None, *options)
+        ahead = steps_ahead(self.metrics_every, self.providers, state, self.in_place)
+        return compiled.runner(state, self.providers, self.threads, None, *options, ahead)
 
     def _go_on_with(self, compiled: CompiledStep, state: Mapping[str, Array] | None = None) -> None:
         """Makes the next steps with that step, of which other rates can be set, from the present

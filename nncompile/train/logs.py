@@ -127,7 +127,7 @@ class _TextLog:
     """A callback that adds lines to a text file, and continues where it was."""
 
     may_add_metrics = False
-    may_fail = True
+    may_fail = may_lag = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
         self._lines = _Lines(path, append)
@@ -236,7 +236,7 @@ class TensorBoardLog:
     """
 
     may_add_metrics = False
-    may_fail = True
+    may_fail = may_lag = True
 
     def __init__(
         self,

@@ -222,8 +222,12 @@ class Monitor:
         self.measurements.append(self._probe.measure(state, batch))
         return self.last
 
+    def wants_step(self, step: int) -> bool:
+        """Whether it measures after that step."""
+        return self.every is not None and step % self.every == 0
+
     def on_step(self, event: Event) -> None:
-        if self.every is not None and event.step % self.every == 0:
+        if self.wants_step(event.step):
             self._measure(event)
 
     def on_epoch(self, event: Event) -> None:

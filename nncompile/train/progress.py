@@ -17,7 +17,7 @@ from nncompile.program.step import Step
 from nncompile.runtime.checkpoint import check_state, load_checkpoint, save_state
 from nncompile.runtime.origin import origin_of, tell_of_another
 from nncompile.train.callback_state import CallbackStates
-from nncompile.train.loop import Epoch
+from nncompile.train.epoch import Epoch
 
 _POSITION, _CALLBACKS = "nncompile.position", "nncompile.callbacks"
 

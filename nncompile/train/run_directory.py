@@ -172,6 +172,11 @@ class RunDirectory:
         finally:
             self._release()
 
+    def wants_step(self, step: int) -> bool:
+        """Whether the state is to be written after that step, or a signal ends the training."""
+        received, epoch = self._interrupts.received, self._fitting.trainer.epoch
+        return received is not None or self._due.is_due(step, epoch, at_border=False)
+
     def on_step(self, event: Event) -> None:
         self._after(event, at_border=False)
 

@@ -3,7 +3,6 @@ resumable from any step."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import (
     ModelError,
     seed_number,
-    whole_number,
 )
 from nncompile.diagnostics.hints import SuggestsNames, suggests_names
 from nncompile.ir.types import Array
@@ -31,14 +29,16 @@ from nncompile.runtime.providers import Provider
 from nncompile.train.averages import average_of
 from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
+from nncompile.train.epoch import Epoch
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, Fitting
-from nncompile.train.fit_data import FitData, check_targets
+from nncompile.train.fit_data import FitData, check_targets, ends_of
 from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
 from nncompile.train.learning_rates import Adjustments, SettableRates
 from nncompile.train.locate import NonFinite
-from nncompile.train.loop import Epoch, Loop
+from nncompile.train.loop import Loop
+from nncompile.train.metrics_every import checked
 from nncompile.train.parallel import Parallel, together, told_here
 from nncompile.train.progress import Snapshot, load_progress
 from nncompile.train.sources.naming import Naming
@@ -58,6 +58,10 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     a step writes over slots of the optimizer, which saves up to half of the memory of the state.
     One that fails is not undone then: the state is that after it, and `locate` finds nothing.
 
+    Metrics are read after each step, and on a GPU after each sixteenth (of a state of more than 256
+    MB, each), or after `metrics_every` steps, and before anything that depends on them: see
+    `nncompile.train.events.Callback`. All steps are in the history and told of all the same.
+
     With `parallel=mpi()` the processes that run this script train together, each its rows of every
     batch: the numbers are those of one, to rounding. The first of them writes and shows.
     """
@@ -75,8 +79,10 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         native: bool | None = None,
         in_place: bool = False,
         parallel: Parallel | None = None,
+        metrics_every: int | None = None,
     ) -> None:
         self.native, self.in_place, self.parallel = native, in_place, parallel
+        self.metrics_every = checked(metrics_every)
         self.compiled = compiled_step(recipe, without)
         self.recipe = self.compiled.source.recipe
         self._adjustments = Adjustments(self.compiled)
@@ -92,7 +98,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
 
     def __reduce__(self) -> Any:
         without = tuple(self.compiled.without)
-        options = self.providers, self.seed, self.threads, without, self.native, self.in_place
+        first = self.providers, self.seed, self.threads, without, self.native, self.in_place
+        options = *first, None, self.metrics_every
         recipe = self.declared.source.recipe
         return _restored, (recipe, options, self.state, self._loop.epoch.position())
 
@@ -247,7 +254,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
                 names if held_out is None else [*names, *(f"val_{name}" for name in names)]
             )
             shuffled = shuffle is not False
-            fitting = Fitting(self, feeder, held_out, shuffled, self._ends(epochs, steps))
+            ends = ends_of(self.recipe, (self.epoch, self.step), epochs, steps)
+            fitting = Fitting(self, feeder, held_out, shuffled, ends)
             with watchers.during(fitting):
                 seed = self.seed if shuffled else None
                 return loop.run(feeder, watchers, fitting.ends, seed, validate)
@@ -375,18 +383,6 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         self.seed = saved.seed
         del saved
         give_back()
-
-    def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
-        """The epoch and the step at which this training ends."""
-        for label, count in (("epochs", epochs), ("steps", steps)):
-            if count is not None:
-                whole_number(label, count, 0)
-        if epochs is None and steps is None:
-            if self.recipe.epochs is None and self.recipe.steps is None:
-                return self.epoch + 1, math.inf
-            return self.recipe.epochs or math.inf, self.recipe.steps or math.inf
-        last_epoch = math.inf if epochs is None else self.epoch + epochs
-        return last_epoch, math.inf if steps is None else self.step + steps
 
 
 def _restored(

@@ -25,6 +25,7 @@ from nncompile.train.events import (
     listeners,
     no_metric,
 )
+from nncompile.train.unread import Made
 
 _TICK = 0.1  # seconds, about, from one tick to the next
 _MOST = 256  # steps between two looks at the clock
@@ -70,6 +71,10 @@ class Watchers:
         self._checks: list[Callable[[Fitting], None]] = [
             x.check_beginning for x in self.callbacks if hasattr(x, "check_beginning")
         ]
+        at_once = [x.owner for x in self.by_kind["step"] if not getattr(x.owner, "may_lag", False)]
+        # Who says of which steps it is to be told before the next one; others are of each.
+        self._choosing = [x.wants_step for x in at_once if hasattr(x, "wants_step")]
+        self._wants_each = len(self._choosing) < len(at_once)
         self._start = time.perf_counter()
         # What not all were told of yet, and who was, by the places among those that last; a step or
         # an epoch, of which the others are told when a state that is written meanwhile is gone on
@@ -131,6 +136,30 @@ class Watchers:
                 stack.enter_context(begin(fitting))
             yield
 
+    @property
+    def seconds(self) -> float:
+        """The time since the training began."""
+        return time.perf_counter() - self._start
+
+    def wants_step(self, step: int) -> bool:
+        """Whether a listener is to be told of that step before the next one is made."""
+        return self._wants_each or any(wants(step) for wants in self._choosing)
+
+    def tell_late(self, made: Made, epoch: int, metrics: dict[str, float]) -> None:
+        """Tells of a step those who may be told when others were made since. One that fails ends
+        the training when all of them were told."""
+        failed = None
+        about = epoch, made.step, metrics, made.seconds, made.batch
+        for i, listener in enumerate(self.by_kind["step"]):
+            if i not in made.told and getattr(listener.owner, "may_lag", False):
+                try:
+                    self._call(listener, Event("step", self.trainer, *about))
+                except Exception as error:
+                    failed = failed or error
+                made.told.add(i)
+        if failed is not None:
+            raise failed
+
     def tell(
         self,
         kind: Kind,
@@ -147,8 +176,8 @@ class Watchers:
         listeners = self.by_kind[kind]
         if not listeners:
             return
-        seconds = time.perf_counter() - self._start
-        event = Event(kind, self.trainer, epoch, self.trainer.step, metrics, seconds, batch)
+        about = epoch, self.trainer.step, metrics, self.seconds, batch
+        event = Event(kind, self.trainer, *about)
         if kind in ("step", "epoch"):
             self._places, self._batches, self._event = set(told), batches, event
         waiting = [x for x in listeners if x.place is None or x.place not in told]
@@ -203,20 +232,22 @@ class Ticks:
         # Steps to the next look. Counted down from 0, there is none.
         self._left = 1 if watchers.by_kind["tick"] else 0
 
-    def step(self, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
-        """A step was made. Passes an event to each listener if it is time."""
+    def is_due(self) -> bool:
+        """Whether it is time, after a step, for `tell`."""
         self._left -= 1
-        if not self._left:
-            self._look(epoch, metrics, batch)
+        return not self._left and self._looked()
 
-    def _look(self, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
+    def tell(self, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
+        """Passes an event of the last step to each listener."""
+        self._watchers.tell("tick", epoch, metrics, batch)
+        self._since, self._told = 0, time.perf_counter()
+
+    def _looked(self) -> bool:
+        """Whether it is time; sets how many steps there are to the next look."""
         self._since += self._steps
         elapsed = max(time.perf_counter() - self._told, 1e-6)
         left = _TICK - elapsed if elapsed < _TICK else _TICK
         wanted = math.ceil(self._since * left / elapsed)
         # Not many more than before, and never many: steps may become slower.
-        self._steps = max(1, min(wanted, 2 * self._steps, _MOST))
-        if elapsed >= _TICK:
-            self._watchers.tell("tick", epoch, metrics, batch)
-            self._since, self._told = 0, time.perf_counter()
-        self._left = self._steps
+        self._left = self._steps = max(1, min(wanted, 2 * self._steps, _MOST))
+        return elapsed >= _TICK

@@ -30,7 +30,7 @@ class Tracking(ABC):
     """
 
     service: str
-    may_fail = True
+    may_fail = may_lag = True
     may_add_metrics = False
 
     def __init__(self, every: int | None, model: bool) -> None:
