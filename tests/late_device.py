@@ -51,6 +51,7 @@ class LateDevice:
 
     _sess = None
     longest = 0  # how many runs waited at once
+    in_a_row = longest_row = 0  # runs that came back at once, without one that did not
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -67,8 +68,11 @@ class LateDevice:
         binding.results = results
         self._waiting.append((dict(binding.inputs), results))
         LateDevice.longest = max(LateDevice.longest, len(self._waiting))
+        LateDevice.in_a_row += 1
         if options is None or not _goes_on(options):
             self.finish()
+            LateDevice.in_a_row = 0
+        LateDevice.longest_row = max(LateDevice.longest_row, LateDevice.in_a_row)
 
     def finish(self) -> None:
         """Computes what was handed over."""
@@ -104,5 +108,5 @@ class LateStepRunner(AheadStepRunner):
         session.onnxruntime = LateDevice(session.onnxruntime)  # type: ignore[assignment]  # as one
         return session, shared
 
-    def _waits_for(self, session: Session) -> bool:
+    def _waits(self, session: Session) -> bool:
         return False

@@ -3,6 +3,7 @@ nothing is written over what is still to be read."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from nncompile.compiler import compile as compile_module
 from nncompile.diagnostics.errors import BackendError, TrainingError
 from nncompile.runtime import ahead as ahead_module
+from nncompile.runtime.ahead import AheadStepRunner
+from nncompile.runtime.runner import Shapes, StepRunner
+from nncompile.runtime.session import Session
 from nncompile.train import EarlyStopping, Event, JSONLog, Trainer
+from tests.cuda.transfers import implicit_copies
 from tests.hand_made import halving_step
 from tests.late_device import LateDevice, LateStepRunner
 from tests.small_models import assert_same, data, trainer
@@ -24,7 +29,8 @@ from tests.test_runner import batch_of
 def late(monkeypatch: pytest.MonkeyPatch) -> type[LateDevice]:
     """Trainers that make steps ahead do so on a device that computes late."""
     monkeypatch.setattr(compile_module, "AheadStepRunner", LateStepRunner)
-    monkeypatch.setattr(LateDevice, "longest", 0)
+    for name in ("longest", "in_a_row", "longest_row"):
+        monkeypatch.setattr(LateDevice, name, 0)
     return LateDevice
 
 
@@ -34,7 +40,13 @@ def halving() -> dict[str, np.ndarray]:
 
 
 def made_late() -> LateStepRunner:
-    return LateStepRunner(halving_step(), halving(), ahead=4)
+    """A runner that has another session for two rows."""
+    other = halving_step().SerializeToString()
+
+    def instead(shapes: Shapes) -> bytes | None:
+        return other if shapes["x"][0] == 2 else None
+
+    return LateStepRunner(halving_step(), halving(), instead=instead, ahead=4)
 
 
 def test_results_are_those_of_each_step(late: type[LateDevice]) -> None:
@@ -56,7 +68,7 @@ def test_results_are_those_of_each_step(late: type[LateDevice]) -> None:
             np.testing.assert_allclose(found["y"], batch["x"] @ (w * 0.5**i), rtol=1e-5, atol=1e-4)
             np.testing.assert_array_equal(found["kept"], batch["x"][: len(batch["x"]) - 1])
         np.testing.assert_array_equal(runner.state()["w"], w * np.float32(0.5**made))
-    assert late.longest == 4
+    assert late.longest >= 3
 
 
 def test_all_steps_since_the_beginning_are_undone(late: type[LateDevice]) -> None:
@@ -79,14 +91,30 @@ def test_all_steps_since_the_beginning_are_undone(late: type[LateDevice]) -> Non
     for _ in range(3):
         runner.step(batch_of(4))
     np.testing.assert_array_equal(runner.state()["w"], made / 64)
+    for _ in range(3):
+        runner.step(batch_of(4))
+    np.testing.assert_array_equal(runner.before()["w"], made / 64 / 16)
+    runner.step(batch_of(4))
     runner.load(halving())
     runner.go_back()
+    np.testing.assert_array_equal(runner.state()["w"], w)
     assert runner.state()["step"] == 0
     runner.step(batch_of(4))
     np.testing.assert_array_equal(runner.views()["w"], w / 2)
     np.testing.assert_array_equal(runner.before()["w"], w)
     np.testing.assert_array_equal(runner.look(["w"])["w"], w / 2)
     assert runner.metrics()["y"].shape == (4, 200)
+
+
+def test_one_run_in_each_window_waits_however_windows_are_cut(late: type[LateDevice]) -> None:
+    """onnxruntime keeps memory of runs that do not wait until the end of one that does."""
+    runner = made_late()
+    for i in range(20):
+        if i % 3 == 0:
+            runner.begin()
+            runner.wait()
+        runner.step(batch_of(4))
+    assert late.longest_row == 3
 
 
 def test_large_batches_are_few_on_the_device(
@@ -168,3 +196,27 @@ def test_what_lies_elsewhere_is_waited_for(
     for _ in range(4):
         runner.step(batch_of(4))
     assert late.longest == 1
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_nothing_is_copied_that_nobody_asked_for(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `python -m tests.cuda transfers` looks for on a GPU."""
+    kind = partial(AheadStepRunner, ahead=4) if steps > 1 else StepRunner
+    runner = kind(halving_step(), halving())
+    for _ in range(steps):
+        runner.step(batch_of(4))
+    assert implicit_copies(runner) == []
+    real = Session.device_of_input
+    monkeypatch.setattr(
+        Session, "device_of_input", lambda s, n: ("there", 0) if n == "x" else real(s, n)
+    )
+    monkeypatch.setattr(StepRunner, "_device_of", lambda *_: ("cpu", 0))
+    runner = kind(halving_step(), halving())
+    runner.step(batch_of(4))
+    assert implicit_copies(runner) == ["x is read elsewhere"]
+    runner._sets = [runner._sets[0]] * len(runner._sets)
+    assert "w.next is not where it was bound" in implicit_copies(runner)
+    runner.session.device = ("there", 0)
+    assert "loss in main memory" in implicit_copies(runner)

@@ -8,7 +8,7 @@ that all of them can be undone when one turns out to be bad.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import permutations
 from typing import Any
@@ -36,6 +36,13 @@ class Held:
             return {name: array_of(buffer) for name, buffer in self._buffers.items()}
 
 
+class _Pace:
+    """How far the device may be behind."""
+
+    unfinished = 0  # runs that it may still be at
+    in_a_row = 0  # runs that did not wait, one after the other
+
+
 class AheadStepRunner(StepRunner):
     """A runner that makes up to `ahead` steps before any of their results is read; see
     `StepRunner`. `begin` says that all were read: `go_back` then leads there, and the results that
@@ -45,7 +52,7 @@ class AheadStepRunner(StepRunner):
 
     def __init__(self, model: Any, *options: Any, ahead: int, **more: Any) -> None:
         self.ahead = ahead
-        self._unfinished = 0  # runs that the device may still be at
+        self._pace = _Pace()
         self._goes_on = False  # whether a step may begin while it is
         super().__init__(model, *options, **more)
         self._slots = [
@@ -66,7 +73,7 @@ class AheadStepRunner(StepRunner):
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`; see `StepRunner.step`. The device may still be at it after that."""
-        if self._batch is not None and self._unfinished >= self._batch.copies:
+        if self._batch is not None and self._pace.unfinished >= self._batch.copies:
             self.wait()  # or the batch would be written over one that is read
         super().step(batch)
         if not self._goes_on:
@@ -90,9 +97,9 @@ class AheadStepRunner(StepRunner):
     def settled(self) -> Iterator[None]:
         """A block in which the device has made all steps."""
         try:
-            if self._unfinished:
+            if self._pace.unfinished:
                 self._bindings[0].synchronize_outputs()  # which waits for all that it does
-                self._unfinished = 0
+                self._pace.unfinished = 0
             yield
         except RUN_ERRORS as error:
             raise self.session.failure(error, {}, self.model) from error
@@ -135,15 +142,33 @@ class AheadStepRunner(StepRunner):
         free = next(i for i in range(3) if i not in (at.current, at.kept))
         return self._turns.index((at.current, free))
 
-    def _waits_for(self, session: Session) -> bool:
+    def _waits(self, session: Session) -> bool:
+        """Whether each run ends when the device is done."""
         return session.device[0] == "cpu"
+
+    def _run_of(self, session: Session, binding: ort.IOBinding) -> Callable[[], None]:
+        waiting = session.runner(binding)
+        if self._waits(session):
+            return waiting
+        going_on, pace, most = session.runner(binding, waits=False), self._pace, self.ahead
+
+        def run() -> None:
+            # onnxruntime frees some memory of its runs at the end of one that waits, and no other.
+            if pace.in_a_row + 1 >= most:
+                waiting()
+                pace.unfinished = pace.in_a_row = 0
+                return
+            pace.unfinished += 1  # before, for an interrupt
+            pace.in_a_row += 1
+            going_on()
+
+        return run
 
     def _fill(self, side: int, arrays: Mapping[str, Array]) -> None:
         self.wait()
         super()._fill(side, arrays)
 
     def _bind_results(self, binding: ort.IOBinding) -> None:
-        self._unfinished += not self._waits_for(self.session)  # before, for an interrupt
         for name, buffer in self._slots[self._at.since % self.ahead].items():
             binding.bind_ortvalue_output(name, buffer)
         for port in self._results:
@@ -164,7 +189,7 @@ class AheadStepRunner(StepRunner):
         return inputs
 
     def _copies_of(self, batch: Mapping[str, Array]) -> int:
-        if self._waits_for(self.session):
+        if self._waits(self.session):
             return 1
         size = sum(x.nbytes for x in batch.values())
         return min(self.ahead, max(2, _BATCHES // max(size, 1)))

@@ -344,8 +344,7 @@ class StepRunner:
                  for n in self._shared - overwrites}  # fmt: skip
         results = [{**buffers, **{n: x for n, (_, x) in apart.items()}} for buffers in self._sets]
         bindings = tuple(self._bind(session, self._sets[i], results[j]) for i, j in self._turns)
-        waits = self._waits_for(session)
-        runs = tuple(session.runner(binding, waits) for binding in bindings)
+        runs = tuple(self._run_of(session, binding) for binding in bindings)
         self._ready[id(model)] = model, session, bindings, runs, tuple(apart.values())
 
     def _use(self, model: Model) -> None:
@@ -366,9 +365,8 @@ class StepRunner:
             binding.bind_output(name, "cpu")
         return binding
 
-    def _waits_for(self, session: Session) -> bool:
-        """Whether each run ends when the device is done."""
-        return True
+    def _run_of(self, session: Session, binding: ort.IOBinding) -> Callable[[], None]:
+        return session.runner(binding)
 
     def _copies_of(self, batch: Mapping[str, Array]) -> int:
         """How many batches like this one may be on the device at once."""

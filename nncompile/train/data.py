@@ -19,6 +19,7 @@ from nncompile.ir.types import Array, is_real
 from nncompile.program.model import Model
 from nncompile.program.shape_check import SizeCheck, Sizes
 from nncompile.program.weighted_losses import WEIGHTS
+from nncompile.runtime.cuda.pinned import Place
 from nncompile.runtime.feeds import Port, check_names, check_sizes
 from nncompile.train.indices import RangeCheck
 from nncompile.train.sources.arrays import rows_of
@@ -157,6 +158,11 @@ class Feeder:
         finally:
             if isinstance(batches, Generator):  # a thread ends with it
                 batches.close()
+
+    def gather_into(self, place: Place | None) -> None:
+        """Gathers batches of whole data there from now on."""
+        if self.whole is not None:
+            self.whole.place = place
 
     @property
     def batch_count(self) -> int | None:

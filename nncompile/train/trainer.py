@@ -24,6 +24,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.program.weighted_losses import weighted
 from nncompile.runtime.buffers import give_back
 from nncompile.runtime.checkpoint import load_state
+from nncompile.runtime.cuda.pinned import page_locked
 from nncompile.runtime.native import Library
 from nncompile.runtime.providers import Provider
 from nncompile.train.averages import average_of
@@ -256,7 +257,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
             shuffled = shuffle is not False
             ends = ends_of(self.recipe, (self.epoch, self.step), epochs, steps)
             fitting = Fitting(self, feeder, held_out, shuffled, ends)
-            with watchers.during(fitting):
+            with page_locked(self.providers) as place, watchers.during(fitting):
+                feeder.gather_into(place)
                 seed = self.seed if shuffled else None
                 return loop.run(feeder, watchers, fitting.ends, seed, validate)
 

@@ -11,7 +11,7 @@ import numpy as np
 from nncompile.ir.types import Array
 from nncompile.train.data import Batch
 
-_BATCHES = 2**28  # bytes of batches that are kept until their metrics are read
+_BATCHES = 2**27  # bytes of batches that are kept until their metrics are read
 
 
 class Results(Protocol):

@@ -22,6 +22,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.program.model_file import Declared, load
 from nncompile.runtime import Session, available_providers
 from nncompile.runtime.child import in_child
+from nncompile.runtime.cuda.pinned import LEAST, page_locked
 from nncompile.runtime.native import SWITCH, examined, native_library
 from nncompile.verify.check import Finding
 
@@ -171,14 +172,15 @@ def _provider(declared: Declared, provider: str) -> Finding:
     """Whether a model runs on the provider, in a process that may crash."""
     what = f"provider {provider}"
     try:
-        in_child(_predict, declared, provider, what=what, timeout=_SECONDS)
+        figures = in_child(_predict, declared, provider, what=what, timeout=_SECONDS)
     except CompileError as error:
         details = (error.message, *((error.hint,) if error.hint else ()))
         return Finding(what, False, "does not run a model", details)
-    return Finding(what, True, "runs a model")
+    return Finding(what, True, figures)
 
 
-def _predict(declared: Declared, provider: str) -> None:
+def _predict(declared: Declared, provider: str) -> str:
+    """What is said of a provider that runs a model."""
     compiled = compile_model(declared.model)
     values = compile_step(declared.recipe).source.initial(0)
     session = Session(compiled.model, provider)
@@ -186,6 +188,12 @@ def _predict(declared: Declared, provider: str) -> None:
     assert data is not None
     feeds = {**values, **{name: np.asarray(x)[:8] for name, x in data.train.items()}}
     session.run({port.name: feeds[port.name] for port in session.inputs})
+    if session.device[0] == "cpu":
+        return "runs a model"
+    with page_locked(provider) as place:
+        is_direct = place is not None and place((LEAST,), np.dtype(np.uint8)) is not None
+    how = "page-locked memory" if is_direct else "memory that is not page-locked"
+    return f"runs a model; batches are gathered in {how}"
 
 
 def _steps(declared: Declared) -> Finding:

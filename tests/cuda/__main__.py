@@ -14,11 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from nncompile.verify.doctor import examine
-from tests.cuda import examples, ops, placement, precision
+from tests.cuda import examples, ops, placement, precision, transfers
 from tests.cuda.device import card
 from tests.cuda.kernel_table import load_libraries
 
-PARTS = ("ops", "examples", "verify", "precision", "speed")
+PARTS = ("ops", "examples", "verify", "precision", "transfers", "speed")
 WITHOUT_GPU = ("placement",)  # see kernel_table.py
 
 
@@ -77,6 +77,14 @@ def _verify(given: argparse.Namespace) -> int:
 def _precision(given: argparse.Namespace) -> int:
     failed = 0
     for text, holds in precision.lines(given.provider):
+        failed += not holds
+        print(text if holds else f"FAIL {text}", flush=True)
+    return failed
+
+
+def _transfers(given: argparse.Namespace) -> int:
+    failed = 0
+    for text, holds in transfers.lines(given.provider):
         failed += not holds
         print(text if holds else f"FAIL {text}", flush=True)
     return failed

@@ -12,6 +12,7 @@ import numpy as np
 from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.ir.types import Array
 from nncompile.runtime.batch_inputs import BOUND
+from nncompile.runtime.cuda.pinned import Place
 from nncompile.runtime.feeds import Port, describe
 from nncompile.train.sources.arrays import Rows, StoredArray
 from nncompile.train.sources.batches import Order
@@ -37,6 +38,7 @@ class WholeData:
     ) -> None:
         self.size = size
         self.is_shared = False  # by processes, each of which takes its rows of a batch
+        self.place: Place | None = None  # where batches are gathered
         self.shapes = {name: x.shape for name, x in rows.items()}
         self._casts = casts
         self._rows = {name: x for name, x in rows.items() if name in cut}
@@ -56,8 +58,22 @@ class WholeData:
 
     def taken(self, rows: slice | Array, first: int = 0) -> dict[str, Array]:
         """Those rows of the arrays, in the declared types; `first` is the number of the first."""
-        cut = {name: self._cast(name, _taken(x, rows), first) for name, x in self._rows.items()}
+        cut = {n: self._cast(n, self._gathered(n, rows), first) for n in self._rows}
         return {name: cut[name] if name in cut else self._uncut[name] for name in self._names}
+
+    def _gathered(self, name: str, chosen: slice | Array) -> Array:
+        """Those rows of an input, in the type in which it was given. Where they are chosen one by
+        one, and no more is done with them, they are gathered into the place for them."""
+        rows = self._rows[name]
+        if isinstance(chosen, slice) or not isinstance(rows, np.ndarray):
+            return _taken(rows, chosen)
+        place = None
+        if self.place is not None and self._casts[name] is None:
+            place = self.place((len(chosen), *rows.shape[1:]), rows.dtype)
+        if place is None:
+            return _taken(rows, chosen)
+        # Numbers are not looked at, which would gather them elsewhere first.
+        return np.asarray(rows).take(chosen, axis=0, out=place, mode="clip")
 
     def _cast(self, name: str, array: Array, first: int) -> Array:
         convert = self._casts[name]
