@@ -65,7 +65,7 @@ def interrupted_fit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("every", "count", "apart"), [(1, 20, 1), (2, 40, 11)])
+@pytest.mark.parametrize(("every", "count", "apart"), [(1, 20, 1), (2, 40, 23)])
 def test_an_interrupt_before_any_line_leaves_a_whole_step(
     every: int, count: int, apart: int, tmp_path: Path
 ) -> None:

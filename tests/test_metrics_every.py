@@ -37,6 +37,7 @@ from nncompile.train import (
     Trainer,
 )
 from nncompile.train.metrics_every import SMALL, steps_ahead
+from tests.command_line import run, succeeds
 from tests.small_models import assert_same, data, trainer
 
 
@@ -363,3 +364,19 @@ def test_a_trainer_keeps_the_option_where_it_is_pickled() -> None:
     for t in (again, one):
         t.fit(data(150), steps=6 if t is again else 9)
     assert_same(again.state, one.state)
+
+
+@pytest.mark.slow
+def test_train_says_how_many_steps_and_a_run_keeps_it(good: Path, unmeasured: None) -> None:
+    output = good.parent / "run"
+    printed = succeeds("train", good, "--output", output, "--epochs", 1, "--metrics-every", 3)
+    assert "on cpu (metrics every 3 steps)" in printed
+    printed = succeeds("train", good, "--resume", output, "--epochs", 1)
+    assert "with the options it began with: --metrics-every 3" in printed
+    assert "on cpu (metrics every 3 steps)" in printed
+
+
+def test_wrong_options_of_train_are_told(good: Path) -> None:
+    for wrong in (0, -2, 1.5):
+        result = run("train", good, "--metrics-every", wrong)
+        assert result.exit_code == 2 and "metrics-every" in result.stderr
