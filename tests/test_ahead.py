@@ -39,14 +39,14 @@ def halving() -> dict[str, np.ndarray]:
     return {"w": w, "step": np.array(0), "rate": np.array(0.5, np.float32)}
 
 
-def made_late() -> LateStepRunner:
+def made_late(ahead: int = 16) -> LateStepRunner:
     """A runner that has another session for two rows."""
     other = halving_step().SerializeToString()
 
     def instead(shapes: Shapes) -> bytes | None:
         return other if shapes["x"][0] == 2 else None
 
-    return LateStepRunner(halving_step(), halving(), instead=instead, ahead=4)
+    return LateStepRunner(halving_step(), halving(), instead=instead, ahead=ahead)
 
 
 def test_results_are_those_of_each_step(late: type[LateDevice]) -> None:
@@ -54,7 +54,7 @@ def test_results_are_those_of_each_step(late: type[LateDevice]) -> None:
     runner = made_late()
     w = halving()["w"]
     made = 0
-    for sizes in ([4, 4, 4, 4], [4, 2, 2], [2], [2, 2, 2, 2]):
+    for sizes in ([4, 4, 4, 4], [4, 4, 2, 2], [2], [4, 4, 2, 4]):
         runner.begin()
         held = []
         for n in sizes:
@@ -68,7 +68,7 @@ def test_results_are_those_of_each_step(late: type[LateDevice]) -> None:
             np.testing.assert_allclose(found["y"], batch["x"] @ (w * 0.5**i), rtol=1e-5, atol=1e-4)
             np.testing.assert_array_equal(found["kept"], batch["x"][: len(batch["x"]) - 1])
         np.testing.assert_array_equal(runner.state()["w"], w * np.float32(0.5**made))
-    assert late.longest >= 3
+    assert late.longest == 3  # the first of some sizes is waited for
 
 
 def test_all_steps_since_the_beginning_are_undone(late: type[LateDevice]) -> None:
@@ -94,11 +94,13 @@ def test_all_steps_since_the_beginning_are_undone(late: type[LateDevice]) -> Non
     for _ in range(3):
         runner.step(batch_of(4))
     np.testing.assert_array_equal(runner.before()["w"], made / 64 / 16)
-    runner.step(batch_of(4))
-    runner.load(halving())
-    runner.go_back()
-    np.testing.assert_array_equal(runner.state()["w"], w)
-    assert runner.state()["step"] == 0
+    for count in (3, 2, 3):
+        for _ in range(count):
+            runner.step(batch_of(4))
+        runner.load(halving())
+        runner.go_back()
+        np.testing.assert_array_equal(runner.state()["w"], w)
+        assert runner.state()["step"] == 0
     runner.step(batch_of(4))
     np.testing.assert_array_equal(runner.views()["w"], w / 2)
     np.testing.assert_array_equal(runner.before()["w"], w)
@@ -108,7 +110,7 @@ def test_all_steps_since_the_beginning_are_undone(late: type[LateDevice]) -> Non
 
 def test_one_run_in_each_window_waits_however_windows_are_cut(late: type[LateDevice]) -> None:
     """onnxruntime keeps memory of runs that do not wait until the end of one that does."""
-    runner = made_late()
+    runner = made_late(4)
     for i in range(20):
         if i % 3 == 0:
             runner.begin()
