@@ -319,15 +319,48 @@ def test_who_reads_the_state_between_steps_sees_one_whose_loss_is_known(tmp_path
     assert files[0][3] == files[1][3] and "first in" in "".join(files[0][3])
 
 
+READING = {
+    "state": lambda t: t.state,
+    "params": lambda t: t.params,
+    "load_params": lambda t: t.load_params(t),
+    "evaluate": lambda t: t.evaluate(data(16)),
+    "set_params": lambda t: t.set_params({"out.bias": np.zeros(2, np.float32)}),
+    "set_learning_rate": lambda t: t.set_learning_rate(0.1),
+    "begin_epoch": lambda t: t.begin_epoch(),
+    "locate": lambda t: t.locate(data(16)),
+    "snapshot": lambda t: t.snapshot(),
+}
+
+
+@pytest.mark.parametrize("what", READING)
+def test_no_state_is_read_or_changed_whose_loss_is_lost(what: str) -> None:
+    ours = Trainer(LOST, metrics_every=100, threads=1)
+    reached = []
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for first in range(0, 160, 16):
+            if first == 64:
+                READING[what](ours)
+                reached.append(first)
+            yield {n: x[first : first + 16] for n, x in diverging(3).items()}
+
+    before = Trainer(LOST, threads=1)
+    before.fit(diverging(3), shuffle=False, steps=2)
+    with pytest.raises(TrainingError, match="loss is nan at step 3"):
+        ours.fit(batches, prefetch=0)
+    assert not reached and ours.step == 2
+    assert_same(ours.state, before.state)
+
+
 def test_a_late_callback_that_fails_is_told_of_the_rest() -> None:
     class Failing(Told):
         def on_step(self, event: Event) -> None:
             super().on_step(event)
-            if event.step == 2:
-                raise ValueError("no room")
+            if event.step in (2, 3):
+                raise ValueError(f"no room at {event.step}")
 
     ours, failing, told, one = ahead(4), Failing(), Told(), ahead(1)
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="no room at 2"):
         ours.fit(data(150), callbacks=[failing, told])
     assert [x[1] for x in told.events] == [x[1] for x in failing.events] == [1, 2, 3, 4]
     assert ours.step == 4 == ours._loop.epoch.sums.added.batches
