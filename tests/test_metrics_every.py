@@ -199,6 +199,20 @@ def test_infinite_data_are_those_of_the_step(at: int) -> None:
     assert "of this batch and the one before are not all finite" in texts[0]
 
 
+@pytest.mark.parametrize("at", [3, 4, 5])
+def test_infinite_data_of_the_step_before_are_found(at: int) -> None:
+    """They pass the activation, and spoil a weight."""
+    examples = data(160)
+    examples["x"][16 * at - 5, 0] = np.inf
+    batches = [{n: x[i : i + 16] for n, x in examples.items()} for i in range(0, 160, 16)]
+    texts = []
+    for every in (1, 4):
+        with pytest.raises(TrainingError, match=f"loss is nan at step {at + 1}") as caught:
+            ahead(every, 0.0).fit(batches)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1] and "input 'x'  1 of 64 infinite" in texts[0]
+
+
 class Choosing(Told):
     """Is to be told of some steps before the next is made."""
 

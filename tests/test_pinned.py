@@ -77,8 +77,11 @@ def test_memory_is_used_again_when_nobody_has_it() -> None:
     assert memory.array((LEAST // 4 - 1,), F32) is None  # too small
     assert memory.array((LEAST,), F32) is None  # more than is left
     assert standing.calls == ["lock"] * 2
+    del again
+    z = memory.array((2 * LEAST,), np.dtype(np.uint8))  # what is free is too small for it
+    assert z is not None and standing.holds(z) and memory.size == 5 * LEAST
     memory.close()
-    assert not standing.locked and standing.calls == ["lock"] * 2 + ["give back"] * 2
+    assert not standing.locked and standing.calls == ["lock"] * 3 + ["give back"] * 3
     assert (y == 5).all() and memory.array((LEAST,), F32) is None
 
 
@@ -211,7 +214,7 @@ def test_the_runtime_is_the_one_that_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "runtime.c").write_text(SOURCE)
     command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "runtime.c", "-o", name]
     subprocess.run(command, cwd=tmp_path, check=True)
-    assert runtime([name]) is None
+    assert runtime([name, str(tmp_path / name)]) is None  # it is not loaded for that
     library: Any = ctypes.CDLL(str(tmp_path / name))
     library.locked_bytes.restype = ctypes.c_ulong
     found = runtime(["libcudart-missing.so.1", name])

@@ -121,7 +121,7 @@ class Loop(Steps):
     ) -> History:
         """Trains until that epoch or step, whichever comes first, and returns the metrics of each
         epoch. `seed` determines the order of the examples; without one, they are in theirs."""
-        self._is_reading = False
+        self._is_reading, self._unread.before = False, {}
         try:
             return self._run(feeder, watchers, ends, seed, validate)
         except BaseException:
