@@ -13,27 +13,36 @@ from contextlib import contextmanager
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from nncompile.ir.types import Array, bf16
 from nncompile.runtime.batch_inputs import BatchInputs
 from nncompile.runtime.buffers import array_of, buffer_like, buffer_of
 from nncompile.runtime.runner import State, StepRunner
-from nncompile.runtime.session import RUN_ERRORS, Session
+from nncompile.runtime.session import RUN_ERRORS, RUNTIME_VERSION, Session
 
+STAY = tuple(map(int, RUNTIME_VERSION.split(".")[:2])) >= (1, 31)
+"""Whether results whose sizes onnxruntime finds are those of their run for ever. Those that earlier
+versions give become those of the next run of the same binding."""
 _BATCHES = 2**26  # bytes of batches on the device, beyond two of them
 
 
 class Held:
     """The results of a step, which stay as they are while the next few are made."""
 
-    def __init__(self, runner: AheadStepRunner, buffers: Mapping[str, ort.OrtValue]) -> None:
-        self._runner, self._buffers = runner, buffers
+    def __init__(
+        self, runner: AheadStepRunner, results: Mapping[str, ort.OrtValue | Array]
+    ) -> None:
+        self._runner, self._results = runner, results
 
     def read(self) -> dict[str, Array]:
         """Copies of them. Raises `BackendError` where the device failed."""
         with self._runner.settled():
-            return {name: array_of(buffer) for name, buffer in self._buffers.items()}
+            return {
+                name: x if isinstance(x, np.ndarray) else array_of(x)
+                for name, x in self._results.items()
+            }
 
 
 class _Pace:
@@ -82,11 +91,12 @@ class AheadStepRunner(StepRunner):
     def held(self) -> Held:
         """The results of the last step."""
         at = self._at
-        buffers = self._slots[(at.since - 1) % self.ahead]
+        results: dict[str, ort.OrtValue | Array] = {**self._slots[(at.since - 1) % self.ahead]}
         if self._free:
             values = dict(zip(self._order, at.binding.get_outputs(), strict=True))
-            buffers = {**buffers, **{name: values[name] for name in self._free}}
-        return Held(self, {port.name: buffers[port.name] for port in self._results})
+            free = {name: values[name] for name in self._free}
+            results |= free if STAY else Held(self, free).read()
+        return Held(self, {port.name: results[port.name] for port in self._results})
 
     def wait(self) -> None:
         """Returns when the device has made all steps. Raises `BackendError` where it failed."""

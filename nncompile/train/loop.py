@@ -125,6 +125,7 @@ class Loop(Steps):
         try:
             return self._run(feeder, watchers, ends, seed, validate)
         except BaseException:
+            self._is_reading = False
             self.fetch()  # who may be told late is told of what was made
             raise
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import whole_number
-from nncompile.runtime.providers import Provider, device_of, resolve_providers
+from nncompile.runtime.cuda.kernels import CUDA
+from nncompile.runtime.providers import Provider, resolve_providers
 
 ON_DEVICE = 16
-"""Steps before their metrics are read, where nothing is said: on a GPU, of a small state."""
+"""Steps before their metrics are read, where nothing is said: on CUDA, of a small state."""
 SMALL = 2**28
 """Bytes of a small state. It is there three times; and a step of a larger one takes longer than it
 takes to wait for it."""
@@ -34,6 +35,6 @@ def steps_ahead(
         return 1
     if metrics_every is not None:
         return metrics_every
-    on_host = device_of(resolve_providers(providers))[0] == "cpu"
+    on_device = resolve_providers(providers)[0][0] == CUDA
     is_small = sum(np.asarray(x).nbytes for x in state.values()) <= SMALL
-    return ON_DEVICE if is_small and not on_host else 1
+    return ON_DEVICE if is_small and on_device else 1
