@@ -20,8 +20,8 @@ from nncompile.train import EarlyStopping, Event, JSONLog, Trainer
 from tests.cuda.transfers import implicit_copies
 from tests.hand_made import halving_step
 from tests.late_device import LateDevice, LateStepRunner
+from tests.read_together import LOST, diverging
 from tests.small_models import assert_same, data, trainer
-from tests.test_metrics_every import LOST, diverging
 from tests.test_runner import batch_of
 
 
