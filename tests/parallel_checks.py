@@ -95,7 +95,7 @@ def fitted(trainer: Trainer, **options: Any) -> Trainer:
 
 def made(compiled: Any) -> Any:
     """The step, once what each process runs of it is made, and not in each thread."""
-    stages = [stage.graph for stage in stages_of(compiled.source)]
+    stages = [stage.graph for stage in stages_of(compiled.source, bool(compiled.source.sums))]
     if not contents(compiled, stages):
         compiled.content("gradient")
     compiled.content("following_of_sums" if compiled.source.sums else "following")

@@ -23,6 +23,7 @@ from dsl import (
 from nncompile import compile_step, compose
 from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import sgd
+from nncompile.parallel.collected import CollectedStepRunner
 from nncompile.parallel.processes import Processes
 from nncompile.parallel.sharded import ShardedStepRunner
 from nncompile.program.half_stages import stages_of
@@ -105,10 +106,19 @@ def recipe(sync: bool | None = None, **options: Any) -> Recipe:
     return training(model(adversarial(f32, sync)), **options)
 
 
-def trained(compiled: Any, processes: Processes | None = None, in_place: bool = False) -> Any:
-    trainer = Trainer(compiled, threads=1, parallel=processes, in_place=in_place)
-    history = trainer.fit(data(), epochs=1, verbose=0)
-    return trainer.state, history.epochs[0]
+def trained(compiled: Any, processes: Processes | None = None) -> Any:
+    """The state at the end, the metrics, and what the first process sees of states before."""
+    seen: list[Any] = []
+
+    def look(event: Any) -> None:
+        if processes is None or processes.is_first:
+            seen.append(event.trainer.state)
+
+    trainer = Trainer(compiled, threads=1, parallel=processes)
+    if processes is not None and compiled.source.recipe.accumulate > 1:
+        assert isinstance(trainer._loop.runner, CollectedStepRunner)  # who adds up once a window
+    history = trainer.fit(data(), epochs=1, verbose=0, callbacks=look)
+    return trainer.state, history.epochs[0], seen
 
 
 @pytest.mark.slow
@@ -123,9 +133,11 @@ def test_several_processes_train_as_one_does(
     size: int, options: dict[str, Any], kind: dict[str, Any]
 ) -> None:
     compiled = made(compile_step(recipe(**options)))
-    state, metrics = trained(compiled)
+    state, metrics, seen = trained(compiled)
     every = checked(in_threads(size, lambda p: trained(compiled, p), seconds=60.0, **kind))
-    for found, epoch in every:
+    for ours, theirs in zip(every[0][2], seen, strict=True):
+        assert_same(ours, theirs)
+    for found, epoch, _ in every:
         assert_same(found, state)
         assert_same(epoch, metrics)
         for path, x in every[0][0].items():

@@ -14,7 +14,9 @@ from nncompile.parallel.meeting import Collecting
 from nncompile.parallel.reducing import Reducing
 from nncompile.parallel.runner import ReducedStepRunner
 from nncompile.parallel.window_sums import WindowSums
+from nncompile.program.half_stages import stages_of
 from nncompile.program.reductions import SUM
+from nncompile.program.stages import Stage
 from nncompile.program.step import INFINITE, Step
 from nncompile.runtime.buffers import view_of
 from nncompile.runtime.feeds import Port, check_feeds
@@ -28,7 +30,7 @@ class CollectedStepRunner(ReducedStepRunner):
     Of a recipe that accumulates, each process adds up its own gradients, and all add up these sums
     once, with the last batch of a window: the sums are what it has for itself."""
 
-    _sums: WindowSums | None = None
+    _windows: Sequence[WindowSums] = ()  # of each part of the half
     _kept: Sequence[str] = ()  # of the state, what others have a part of at any time
 
     def __init__(
@@ -46,8 +48,7 @@ class CollectedStepRunner(ReducedStepRunner):
         self._closes = True  # whether a step updates
         super().__init__(processes, compiled, self._mine(), *options)
         side = self._at.current
-        if self._sums is not None:
-            self._sums.put({n: self._initial[n] for n in self._sums_of_state}, side)
+        self._put({n: self._initial[n] for n in self._sums_of_state}, side)
         self._held[side] = {n: self._initial[n].copy() for n in self._spread(side)}
         del self._initial
         processes.enter(self, options[2] if len(options) > 2 else None)
@@ -62,18 +63,24 @@ class CollectedStepRunner(ReducedStepRunner):
     def _reducers(self, source: Step, are_weighted: bool) -> list[Reducing]:
         if not self._slots:
             return super()._reducers(source, are_weighted)
-        (outputs,) = self._parts
+        group, parts = self._all.group, self._parts
         rules, first = source.reductions.by_name, source.reductions.gradients
         slots = {name: self._port_of[slot] for name, slot in self._slots.items()}
-        about = outputs, first, first if are_weighted else (), self._sections, self._early
-        self._sums = WindowSums(self._all.group, slots, rules, *about)
+        of_part = [{p.name: slots[p.name] for p in part if p.name in slots} for part in parts]
+        about = first, first if are_weighted else (), self._sections, self._early
+        pairs = list(zip(of_part, parts, strict=True))
+        self._windows = [WindowSums(group, own, rules, part, *about) for own, part in pairs]
         others = {name: rule for name, rule in rules.items() if name not in slots}
         if source.is_finite is not None:
             others[INFINITE] = SUM
-            outputs = [*outputs, Port(INFINITE, np.dtype(bool), ())]
-        reducing = Reducing(self._all.group, others, outputs)
-        self._places = [{**reducing.direct, **self._sums.direct}]
-        return [reducing]
+            parts[-1].append(Port(INFINITE, np.dtype(bool), ()))
+        found = [Reducing(group, others, part) for part in parts]
+        both = zip(found, self._windows, strict=True)
+        self._places = [{**reducing.direct, **sums.direct} for reducing, sums in both]
+        return found
+
+    def _stages_of(self, source: Step) -> list[Stage]:
+        return stages_of(source, of_sums=bool(self._slots))
 
     def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
         self._state_ports = self._ports_of_state
@@ -82,38 +89,37 @@ class CollectedStepRunner(ReducedStepRunner):
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step of all processes on `batch`, which each of them has."""
         self._all.use(self)
-        if self._sums is not None:
+        if self._windows:
             number, accumulate = int(self.look(["step"])["step"]), self._source.recipe.accumulate
             self._closes = (number + 1) % accumulate == 0
         super().step(batch)
 
     def _reduced(self, part: int, given: Mapping[str, Array] | None) -> dict[str, Array]:
-        side, sums = self._at.current, self._sums
+        side = self._at.current
         self._at = self._at._replace(can_undo=False)  # what the step before read is written over
         self._held.pop(1 - side, None)
-        if sums is None:
+        if not self._windows:
             return super()._reduced(part, given)
-        every = self._every(given)
+        every, sums = self._every(given), self._windows[part]
         whole = sums.close(every, side) if self._closes else sums.add(every, side)
-        if self._source.is_finite is None:
+        if self._source.is_finite is None or sums is not self._windows[-1]:
             return whole | super()._reduced(part, given)
-        is_infinite = np.array(not sums.is_finite(1 - side))
-        own = None if given is None else {**given, INFINITE: is_infinite}
-        whole |= super()._reduced(part, own)
+        is_finite = all(own.is_finite(1 - side) for own in self._windows)
+        known = None if given is None else {**given, INFINITE: np.array(not is_finite)}
+        whole |= super()._reduced(part, known)
         if not self._closes:
             whole[INFINITE] = np.array(sums.note(bool(whole[INFINITE]), side))
         return whole
 
     def _begin(self, shard: object) -> Callable[[int, Mapping[str, Array]], None]:
-        sums = self._sums
-        if sums is None:
+        if not self._windows:
             return super()._begin(shard)
 
         def made(number: int, known: Mapping[str, Array]) -> None:
             if self._closes:
                 self._processes.meet()
                 every = self._every(None if shard is None else known)
-                sums.begin(number, every, self._at.current)
+                self._windows[0].begin(number, every, self._at.current)
 
         return made
 
@@ -154,8 +160,8 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def settle(self) -> None:
         """Goes on as from a file with this state. All processes call it together."""
-        if self._sums is not None:
-            self._sums.settle(self._at.current)
+        for sums in self._windows:
+            sums.settle(self._at.current)
 
     def collected(self, names: Iterable[str], step: int) -> dict[str, Array]:
         """Those tensors after that step, of which each process has a part; all processes call it
@@ -180,8 +186,18 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _gathered(self, name: str, side: int) -> Array:
         """What all processes have of a tensor together."""
-        assert self._sums is not None
-        return self._sums.gathered(name, side)
+        return self._window_of(name).gathered(name, side)
+
+    def _window_of(self, slot: str) -> WindowSums:
+        """The sums that a slot is one of."""
+        return next(sums for sums in self._windows if slot in sums.slots)
+
+    def _put(self, arrays: Mapping[str, Array], side: int) -> None:
+        """Goes on with these sums of all processes."""
+        for sums in self._windows:
+            own = {slot: x for slot, x in arrays.items() if slot in sums.slots}
+            if own:
+                sums.put(own, side)
 
     @property
     def _names(self) -> list[str]:
@@ -189,7 +205,7 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _spread(self, side: int) -> list[str]:
         """The parts of the state of that side that others have to be asked for."""
-        is_open = self._sums is not None and self._sums.are_there(side)
+        is_open = any(sums.are_there(side) for sums in self._windows)
         return [*self._kept, *(self._sums_of_state if is_open else ())]
 
     def _viewed(self, names: Iterable[str], side: int) -> dict[str, Array]:
@@ -200,8 +216,8 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _here(self, name: str, side: int) -> Array:
         """What every process has."""
-        if self._sums is not None and name in self._sums_of_state:
-            return self._sums.nothing(name)
+        if name in self._sums_of_state:
+            return self._window_of(name).nothing(name)
         return view_of(self._sets[side][name])
 
     def _asked(self, names: list[str], side: int) -> dict[str, Array]:
@@ -210,8 +226,7 @@ class CollectedStepRunner(ReducedStepRunner):
 
     def _fill(self, side: int, arrays: Mapping[str, Array]) -> None:
         sums = {n: arrays[n] for n in self._sums_of_state if n in arrays}
-        if self._sums is not None and sums:
-            self._sums.put(sums, side)
+        self._put(sums, side)
         for name, array in arrays.items():
             if name not in sums:
                 self._take(side, name, array)

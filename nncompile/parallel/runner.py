@@ -21,6 +21,7 @@ from nncompile.program.first_row import FIRST_ROW, unnumbered
 from nncompile.program.gradient_stages import buckets_of
 from nncompile.program.half_stages import stages_of
 from nncompile.program.shared_statistics import shares_statistics
+from nncompile.program.stages import Stage
 from nncompile.program.step import Step
 from nncompile.program.update_sections import Section
 from nncompile.runtime.blocked_convolutions import step_session
@@ -59,7 +60,7 @@ class ReducedStepRunner(StepRunner):
         self._processes, self._source = processes, source
         start = partial(step_session, providers=providers, threads=threads, native=native)
         self._new_session: Callable[[bytes], Session] = start
-        stages, half = stages_of(source), None
+        stages, half = self._stages_of(source), None
         self._half: Session | StagedHalf | OverlappedHalf
         self._early = self._buckets(source, stages)
         if stages:
@@ -75,6 +76,10 @@ class ReducedStepRunner(StepRunner):
         if isinstance(self._half, OverlappedHalf):
             self._half.bind(self._states_of_half, self._direct)
         self._whole: dict[str, Array] = {}
+
+    def _stages_of(self, source: Step) -> list[Stage]:
+        """The stages of the gradient half, if it has any."""
+        return stages_of(source)
 
     @property
     def _parts(self) -> list[list[Port]]:

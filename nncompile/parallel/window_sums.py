@@ -57,6 +57,11 @@ class WindowSums:
         """Where gradients are to be computed; they need not be given."""
         return self._direct
 
+    @property
+    def slots(self) -> Collection[str]:
+        """The names of the sums in the state."""
+        return self._gradient_of.keys()
+
     def are_there(self, side: int) -> bool:
         """Whether sums of that side are of any batch."""
         return self._are_there[side]

@@ -135,7 +135,7 @@ class _Composition:
             accumulation=sums,
             evaluation=evaluation,
             first=updated.first,
-            sums={} if self.reductions.later else updated.sums,
+            sums=updated.sums,
             is_finite=self._is_finite,
             averages=self.averages,
             reductions=self.reductions,

@@ -20,12 +20,13 @@ Sources = Mapping[Value, Sequence[Value]]
 """What stands before a leaf, as its arguments stand before another node."""
 
 
-def stages_of(step: Step) -> list[Stage]:
-    """The stages of the gradient half of some rows of a batch; none where nothing is put together
-    within it. Raises what `sharing` does."""
+def stages_of(step: Step, of_sums: bool = False) -> list[Stage]:
+    """The stages of the gradient half of some rows of a batch, which may be given sums of gradients
+    (see `Step.in_turn_of_rows`); none where nothing is put together within it. Raises what
+    `sharing` does."""
     if step.in_turn is None and not shares_statistics(step):
         return []
-    graph = step.in_turn_of_rows
+    graph = step.in_turn_of_rows(of_sums)
     sums: Sums = []
     if shares_statistics(step):
         graph, sums = sharing(step, graph)

@@ -44,9 +44,8 @@ class Step:
     one is of, the path of its state.
 
     `sums` are, of a recipe that accumulates, by the name of a gradient the state that holds its sum
-    and the value of that sum with the gradient of this batch; none where an update sees what
-    another one made of its sum. `is_finite` says whether they are, of a recipe that takes rules
-    back with each batch after which they are not.
+    and the value of that sum with the gradient of this batch. `is_finite` says whether they are, of
+    a recipe that takes rules back with each batch after which they are not.
 
     `gradient` computes as well what a batch weighs (`LOSS.batch_weight`), and `reductions` say how
     its outputs follow from those of parts of a batch. Where an update sees what an earlier one made
@@ -81,10 +80,17 @@ class Step:
         input `first_row`: the number of its first row in the whole batch."""
         return with_first_row(self.gradient, self.recipe.trained_model.examples)
 
-    @cached_property
-    def in_turn_of_rows(self) -> Graph:
-        """The same of `in_turn`, where there is that."""
-        graph = self.gradient if self.in_turn is None else self.in_turn
+    def in_turn_of_rows(self, of_sums: bool) -> Graph:
+        """The same of `in_turn`, where there is that. An input of the name of a gradient may be its
+        sum since the last update, with this batch, as in `following_of_sums`."""
+        if self.in_turn is None:
+            return self.gradient_of_rows
+        graph = self.in_turn
+        if of_sums:
+            leaves = {v: apply(Input(n, v.type)) for n, (_, v) in self.sums.items()}
+            values = replaced(list(graph.outputs.values()), leaves)
+            outputs = dict(zip(graph.outputs, values, strict=True))
+            graph = replace(graph, outputs=outputs, inputs=())
         return with_first_row(graph, self.recipe.trained_model.examples)
 
     @cached_property
