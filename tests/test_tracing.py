@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
+from collections.abc import Callable
 from operator import add
 from typing import Any
+
+import pytest
 
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value, apply
-from nncompile.ir.transform import replace
+from nncompile.ir.transform import replace, transformed
 from nncompile.ir.types import f32
 from nncompile.ops import softmax
 
@@ -73,9 +76,10 @@ def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None
         assert text in location.text
 
 
-def test_what_is_made_anew_is_where_the_old_was() -> None:
+@pytest.mark.parametrize("change", [replace, lambda old, new: transformed(old, known=new)])
+def test_what_is_made_anew_is_where_the_old_was(change: Callable[..., list[Value]]) -> None:
     with recording_locations(LocationTable()) as locations:
         old = node("old").mean() * 2
-        (new,) = replace([old], {node("old"): node("new")})
+        (new,) = change([old], {node("old"): node("new")})
     assert new is not old
     assert locations.location(new) == locations.location(old)

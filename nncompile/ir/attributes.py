@@ -18,6 +18,8 @@ from nncompile.ir.types import Type
 
 def attribute_key(x: Any) -> Any:
     """Equality by type and value: `1`, `True`, `1.0` differ, so do `0.0`, `-0.0`; NaN is NaN."""
+    if x.__class__ in _PLAIN:  # most are
+        return (x.__class__, x)
     if isinstance(x, float):
         return (float, x.hex())
     if isinstance(x, tuple):

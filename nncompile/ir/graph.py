@@ -202,12 +202,12 @@ class Graph:
     @cached_property
     def op_types(self) -> frozenset[type[Op]]:
         """The classes of its ops."""
-        return frozenset(type(v.op) for v in self.nodes)
+        return frozenset({type(v.op) for v in self.nodes})
 
     @cached_property
     def uses(self) -> dict[Value, int]:
         """How many nodes and outputs need each value."""
-        return dict(Counter(itertools.chain(self.outputs.values(), *(v.args for v in self.nodes))))
+        return dict(Counter(itertools.chain(self.outputs.values(), *[v.args for v in self.nodes])))
 
     @cached_property
     def leaves(self) -> dict[str, Value]:

@@ -271,7 +271,7 @@ class Value(Operators):
     @property
     def rank(self) -> int:
         """The number of axes; `ndim` of numpy."""
-        return len(self.shape)
+        return len(self.type.shape)
 
     ndim = rank
 
@@ -291,7 +291,7 @@ def apply(op: Op, *args: Value) -> Value:
     value = _pool.get(key)
     if value is None:
         try:
-            type_ = op.infer(*(a.type for a in args))
+            type_ = op.infer(*[a.type for a in args])
         except CompileError as error:
             raise _explained(error, op, args, location) from None
         if type_.__class__ is Type:

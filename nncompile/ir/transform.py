@@ -26,18 +26,26 @@ def transformed(
     make: Make = rebuilt,
     known: Mapping[Value, Value] | None = None,
     location: Callable[[Value], Location | None] | None = None,
+    order: Sequence[Value] | None = None,
 ) -> list[Value]:
     """The outputs with `make(node, new arguments)` in place of each node that they need, arguments
     first, at its location (or that which `location` gives). What is in `known` is not made but
-    stands for its key."""
+    stands for its key. `order` is that of `toposort`, where it is known."""
     table = current_locations()
-    site = location or table.location
     new: dict[Value, Value] = dict(known or {})
-    for v in toposort(outputs):
+    order = toposort(outputs) if order is None else order
+    if location is None:
+        with table.following() as site:
+            for v in order:
+                if v not in new:
+                    site.node = v
+                    new[v] = make(v, [new[a] for a in v.args])
+        return [new[v] for v in outputs]
+    for v in order:
         if v not in new:
-            with located(site(v)):
+            with located(location(v)):
                 new[v] = make(v, [new[a] for a in v.args])
-            if location is not None and new[v] is v:  # which was not made, and so not recorded
+            if new[v] is v:  # which was not made, and so not recorded
                 table.record(v, location(v))
     return [new[v] for v in outputs]
 
@@ -47,12 +55,16 @@ def replace(
     new: Mapping[Value, Value],
     sizes: Mapping[sp.Symbol, Dim] | None = None,
     location: Callable[[Value], Location | None] | None = None,
+    order: Sequence[Value] | None = None,
 ) -> list[Value]:
     """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
     of dimensions; everything that depends on them is made anew, at its old location (or that which
-    `location` gives). A size that depends on data is another one for other data."""
-    if not sizes and location is None and (results := _replaced(outputs, new)) is not None:
-        return results
+    `location` gives). A size that depends on data is another one for other data. `order` is that of
+    `toposort`, where it is known."""
+    if not sizes and location is None:
+        results = _replaced(outputs, new, order)
+        if results is not None:
+            return results
     sizes = dict(sizes or {})
 
     def make(v: Value, args: list[Value]) -> Value:
@@ -63,21 +75,25 @@ def replace(
         sizes.update(renamed)
         return (op.at(renamed) if renamed else op).rebuild(*args)
 
-    return transformed(outputs, make, new, location)
+    return transformed(outputs, make, new, location, order)
 
 
-def _replaced(outputs: Sequence[Value], new: Mapping[Value, Value]) -> list[Value] | None:
+def _replaced(
+    outputs: Sequence[Value], new: Mapping[Value, Value], order: Sequence[Value] | None
+) -> list[Value] | None:
     """The same of values alone: what depends on none of them is not even looked at. None where
     sizes get other names, too."""
-    table = current_locations()
     final = dict(new)
     changed = {old for old, value in new.items() if value is not old}
-    for v in toposort(outputs):
-        if v not in final and not changed.isdisjoint(v.args):
+    unchanged, known = changed.isdisjoint, final.get
+    with current_locations().following() as site:
+        for v in toposort(outputs) if order is None else order:
+            if unchanged(v.args) or v in final:
+                continue
             if v.op.makes:
                 return None
-            with located(table.location(v)):
-                final[v] = v.op.rebuild(*[final.get(a, a) for a in v.args])
+            site.node = v
+            final[v] = v.op.rebuild(*[known(a, a) for a in v.args])
             changed.add(v)
     return [final.get(v, v) for v in outputs]
 
@@ -86,6 +102,6 @@ def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:
     """The nodes of `order`, arguments first, that depend on any of `on`, and these."""
     dependents = set(on)
     for v in order:
-        if any(a in dependents for a in v.args):
+        if not dependents.isdisjoint(v.args):
             dependents.add(v)
     return dependents

@@ -214,7 +214,8 @@ class Rewriting:
         if op is not v.op:
             return apply(op, *v.args)
         around.asked, around.asked_else = {}, False
-        for change in self._applicable(type(op)):
+        changes = self.changes.get(type(op))
+        for change in self._applicable(type(op)) if changes is None else changes:
             new = change(v)
             if new is not None and new is not v:
                 self.last, self.remaining = change, self.remaining - 1

@@ -206,9 +206,10 @@ class Emitter(Fusions, Sizes):
 
     def lower_all(self, values: Sequence[Value], names: dict[Value, Any]) -> None:
         """Adds to `names` those of nodes in order, where those of the leaves are known."""
-        for v in values:
-            if v not in names:
-                with self.locations.located(v):  # errors name the user's line
+        with self.locations.following() as site:  # errors name the user's line
+            for v in values:
+                if v not in names:
+                    site.node = v
                     args = [names[a] for a in v.args]
                     names[v] = self.lower(v, args, self.locations.location(v))
 

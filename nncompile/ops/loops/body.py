@@ -118,14 +118,10 @@ class Loop:
         """The arguments of the body: carries, then elements."""
         return (*self.carries, *self.elements)
 
-    @property
-    def inner(self) -> set[Value]:
-        """What changes from one iteration to the next."""
-        return dependent(toposort((*self.following, *self.results)), self.binders)
-
-    def with_values(self, new: Mapping[Value, Value]) -> Loop:
-        """The loop with other values in place of some in its body."""
-        values = tuple(replace([*self.following, *self.results], new))
+    def with_values(self, new: Mapping[Value, Value], order: Sequence[Value] | None = None) -> Loop:
+        """The loop with other values in place of some in its body, whose nodes are `order` where
+        they are known."""
+        values = tuple(replace([*self.following, *self.results], new, order=order))
         count = len(self.following)
         return dataclasses.replace(self, following=values[:count], results=values[count:])
 
@@ -133,8 +129,9 @@ class Loop:
         """The body, and the arguments of the loop's node: initial values, sequences, and what the
         body takes from outside in an order that does not depend on how it was written."""
         outputs = (*self.following, *self.results)
-        inner, binders = self.inner, set(self.binders)
-        order = [v for v in toposort(outputs) if v in inner and v not in binders]
+        every = toposort(outputs)
+        inner, binders = dependent(every, self.binders), set(self.binders)
+        order = [v for v in every if v in inner and v not in binders]
         for v in order:
             if v.op.makes:
                 raise ShapeError(
@@ -147,7 +144,7 @@ class Loop:
         free = [v for v in outside if not stays(v)]
         free.sort(key=lambda v: (str(v.type), v.digest))
         new = {v: formal(i, v.type) for i, v in enumerate((*self.binders, *free))}
-        results = replace(outputs, new)
+        results = replace(outputs, new, order=every)
         return Body(tuple(new.values()), tuple(results)), (*self.initial, *self.sequences, *free)
 
 
@@ -192,7 +189,7 @@ def opened(
         op.body.results[op.carries :],
         value.args[op.carries].shape[0],
         op.reverse,
-    ).with_values(inside)
+    ).with_values(inside, op.body.graph.nodes)
     return dataclasses.replace(loop, carries=carried, elements=rows)
 
 
