@@ -11,6 +11,8 @@ from mpi4py import MPI
 world, data, epochs, batch = MPI.COMM_WORLD, dict(np.load(sys.argv[4])), *map(int, sys.argv[5:7])
 gradient, update = (ort.InferenceSession(file) for file in sys.argv[1:3])
 about = json.loads(gradient.get_modelmeta().custom_metadata_map["nncompile.reduce"])
+if "irreducible" in about:  # it would train something else than one process does
+    sys.exit(f"several processes cannot train this: {about['irreducible']}")
 rules, raw, state = about["tensors"], np.fromfile(sys.argv[3], np.uint8), {}
 start = 8 + int(raw[:8].view("<u8")[0])  # a length, a header of that length, the numbers
 for name, x in json.loads(bytes(raw[8:start])).items():
