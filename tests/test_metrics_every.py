@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from nncompile.train.metrics_every import SMALL, steps_ahead
 from tests.command_line import run, succeeds
 from tests.read_together import LOST, Told, ahead, files
 from tests.small_models import assert_same, data, trainer
+from tests.thread_groups import in_threads
 
 
 @pytest.mark.parametrize("every", [7, 100])
@@ -219,3 +222,55 @@ def test_wrong_options_of_train_are_told(good: Path) -> None:
     for wrong in (0, -2, 1.5):
         result = run("train", good, "--metrics-every", wrong)
         assert result.exit_code == 2 and "metrics-every" in result.stderr
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_was_made_is_told_when_something_ends_the_training(error: type[Exception]) -> None:
+    examples, told, ours = data(160), Told(), ahead(100)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for first in range(0, 160, 16):
+            if first == 64:
+                raise error
+            yield {n: x[first : first + 16] for n, x in examples.items()}
+
+    with pytest.raises(error):
+        ours.fit(batches, prefetch=0, callbacks=told)
+    assert [x[1] for x in told.events] == [1, 2, 3, 4] and ours.step == 4
+    one, expected = ahead(1), Told()
+    one.fit(examples, shuffle=False, steps=4, callbacks=expected)
+    assert told.events == expected.events
+    assert_same(ours.state, one.state)
+
+
+def test_ctrl_c_ends_a_run_after_the_step_and_keeps_it(tmp_path: Path) -> None:
+    examples, found = data(160), []
+    for every in (1, 100):
+
+        def batches() -> Iterator[dict[str, Any]]:
+            for first in range(0, 160, 16):
+                if first == 64:
+                    signal.raise_signal(signal.SIGINT)
+                yield {n: x[first : first + 16] for n, x in examples.items()}
+
+        folder, told = tmp_path / str(every), Told()
+        with pytest.raises(KeyboardInterrupt):
+            callbacks = [told, RunDirectory(folder, exports=False)]
+            ahead(every).fit(batches, prefetch=0, callbacks=callbacks)
+        found.append((told.events, files(folder)))
+    assert found[0][0] == found[1][0] and len(found[0][0]) == 5
+    ((name, (state, position)),) = found[0][1].items()
+    assert name.endswith("step-000000005.safetensors")
+    assert_same(state, found[1][1][name][0])
+    assert position == found[1][1][name][1]
+
+
+def test_several_processes_read_the_metrics_of_each_step() -> None:
+    """They have them in main memory, with the gradients that they reduce."""
+
+    def work(processes: Any) -> tuple[int, list[dict[str, float]]]:
+        ours = Trainer(LOST, threads=1, parallel=processes, metrics_every=8)
+        return ours.steps_ahead, ours.fit(data(40), epochs=1, verbose=0).epochs
+
+    found = in_threads(2, work)
+    assert found[0][0] == 1 and found[0] == found[1]

@@ -90,7 +90,7 @@ class Steps:
             made = self._unread[0]
             if to_all and len(self._unread) == 1:
                 mark = self.epoch.sums.added
-                self._add(made.batch, x)
+                self._add(made.batch, x, metrics[-1])
                 self._unread.next()
                 self._tell(metrics[-1], made.batch, mark)
                 break
@@ -103,15 +103,15 @@ class Steps:
             raise failed
         return metrics[-1]
 
-    def _count(self, made: Made, outputs: Mapping[str, Any]) -> None:
+    def _count(self, made: Made, outputs: dict[str, Any]) -> None:
         """Adds the metrics of a step, and tells of it late."""
-        epoch = self.epoch
+        epoch, metrics = self.epoch, self._numbers(outputs)
         if made.step - epoch.start > epoch.sums.added.batches:
-            self._add(made.batch, outputs)
+            self._add(made.batch, outputs, metrics)
         assert self.watchers is not None  # of the fit that made it
-        self.watchers.tell_late(made, epoch.number + 1, self._numbers(outputs))
+        self.watchers.tell_late(made, epoch.number + 1, metrics)
 
-    def _retrace(self, bad: int, outputs: Sequence[Mapping[str, Any]]) -> None:
+    def _retrace(self, bad: int, outputs: Sequence[dict[str, Any]]) -> None:
         """Raises the error of a loss that is not finite. The steps up to it are made again, from
         the state before all of them: it is located, and undone, as if no other had been made."""
         batches, steps = self._unread.batches_of(bad), self._unread.taken()
@@ -162,17 +162,19 @@ class Steps:
         """One step; its metrics, which are added to the totals of the epoch, or none where they are
         left on the device. Raises `TrainingError` where a loss is not finite; the step is then to
         be undone."""
-        if isinstance(self._runner, AheadStepRunner):
+        runner = self._runner
+        if isinstance(runner, AheadStepRunner):
             if not self._unread:
-                self._runner.begin()
-            self._runner.step(batch)
-            self._unread.append(Made(self.step, batch, self._runner.held(), watchers.seconds))
+                runner.begin()
+            runner.step(batch)
+            self._unread.append(Made(self.step, batch, runner.held(), watchers.seconds))
             return {}
-        self._runner.step(batch)
-        outputs = self._runner.metrics()
+        runner.step(batch)
+        outputs = runner.metrics()
         metrics = self._numbers(outputs)
-        self._check(metrics, batch)
-        self._add(batch, outputs)
+        if self._lost(metrics) is not None:
+            self._check(metrics, batch)
+        self._add(batch, outputs, metrics)
         return metrics
 
     def _numbers(self, outputs: Mapping[str, Any]) -> dict[str, float]:
@@ -181,7 +183,10 @@ class Steps:
 
     def _lost(self, metrics: Mapping[str, float]) -> str | None:
         """The first loss that is not finite."""
-        return next((name for name in self._losses if not math.isfinite(metrics[name])), None)
+        for name in self._losses:
+            if not math.isfinite(metrics[name]):
+                return name
+        return None
 
     def _check(
         self, metrics: Mapping[str, float], batch: Batch, batches: Sequence[Batch] | None = None
@@ -199,12 +204,12 @@ class Steps:
         loss, data = f"{name} is {metrics[name]}", self._feeder.searched_data
         raise diverged(loss, moment, data, rows, bool(infinite), origin)
 
-    def _add(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
-        """Adds the metrics of a step to the totals of the epoch."""
+    def _add(self, batch: Batch, outputs: dict[str, Any], metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of a step, among other results, to the totals of the epoch."""
         assert self._feeder is not None
         computed = self._runner.computed(batch)
-        every = {**outputs, **self._numbers(outputs)}
-        self.epoch.sums.add(computed, every, self._feeder.examples(computed))
+        outputs.update(metrics)
+        self.epoch.sums.add(computed, outputs, self._feeder.examples(computed))
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """See `nncompile.train.trainer.Trainer.locate`."""
