@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nncompile.diagnostics.errors import FeedError
 from nncompile.runtime import load_state
 from nncompile.train import Event
 from nncompile.train.events import Fitting
@@ -74,3 +75,22 @@ def test_a_moment_in_memory_is_the_file_of_that_moment(tmp_path: Path) -> None:
     (then, said), (later, says) = load_state(file), load_state(moment.write(tmp_path / "later"))
     assert_same(then, later)
     assert said == says
+
+
+def test_the_error_of_who_is_told_last_does_not_hide_the_first() -> None:
+    class Failing:
+        told_last = False
+
+        def on_epoch(self, event: Event) -> None:
+            raise FeedError("the first")
+
+    class Last:
+        told_last = True
+
+        def on_epoch(self, event: Event) -> None:
+            raise FeedError("because of it")
+
+    with pytest.raises(FeedError, match="the first") as caught:
+        trainer().fit(data(), callbacks=[Last(), Failing()])
+    (note,) = caught.value.__notes__
+    assert note.endswith("Last failed, too: because of it")

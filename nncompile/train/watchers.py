@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, get_args
 
 from nncompile.diagnostics.errors import (
+    CompileError,
     FileError,
     TrainingWarning,
     warn,
@@ -184,12 +185,22 @@ class Watchers:
         for i, listener in enumerate(waiting, 1):
             try:
                 self._call(listener, event)
-            except BaseException:
-                for last in waiting[i:] if kind == "epoch" else ():
-                    if last.is_last:
-                        self._call(last, event)
+            except BaseException as error:
+                if kind == "epoch":
+                    self._tell_last(waiting[i:], event, error)
                 raise
         self._event = None
+
+    def _tell_last(self, waiting: Sequence[Listener], event: Event, error: BaseException) -> None:
+        """Tells those who are told last in spite of an error, which stays the one to be seen: one
+        of them may fail because of it, as where a state is asked of a process that has ended."""
+        for last in waiting:
+            if last.is_last:
+                try:
+                    self._call(last, event)
+                except Exception as another:
+                    problem = another.problem if isinstance(another, CompileError) else another
+                    error.add_note(f"{name_of(last.owner)} failed, too: {problem}")
 
     def _call(self, listener: Listener, event: Event) -> None:
         place = listener.place
