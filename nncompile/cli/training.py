@@ -65,8 +65,8 @@ MetricsEvery = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Steps before their metrics are read from a GPU: 16 (the default), of a large state "
-        "1.",
+        help="Steps between two reads of the metrics on a GPU: 16 by default, 1 if the state is "
+        "large.",
     ),
 ]
 Patience = Annotated[

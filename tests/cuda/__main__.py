@@ -7,7 +7,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -75,16 +75,17 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _precision(given: argparse.Namespace) -> int:
-    failed = 0
-    for text, holds in precision.lines(given.provider):
-        failed += not holds
-        print(text if holds else f"FAIL {text}", flush=True)
-    return failed
+    return _told(precision.lines(given.provider))
 
 
 def _transfers(given: argparse.Namespace) -> int:
+    return _told(transfers.lines(given.provider))
+
+
+def _told(lines: Iterable[tuple[str, bool]]) -> int:
+    """Prints the lines as they are made, with what does not hold marked; how many do not."""
     failed = 0
-    for text, holds in transfers.lines(given.provider):
+    for text, holds in lines:
         failed += not holds
         print(text if holds else f"FAIL {text}", flush=True)
     return failed
