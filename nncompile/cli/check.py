@@ -9,7 +9,7 @@ import typer
 from nncompile.cli.onnx_models import left_out
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, data_or_none, out, print_findings
+from nncompile.cli.shared import Chosen, File, data_in_memory, out, print_findings
 from nncompile.verify.check import check as findings
 
 
@@ -31,7 +31,7 @@ def check(
     """
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any
-    data = data_or_none(declared)
+    data = data_in_memory(declared)
     found = print_findings(findings(declared.model, recipe, data.train if data else None, seed))
     note = left_out(declared)
     if note:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from nncompile.cli.shared import data_or_none, out
+from nncompile.cli.shared import data_in_memory, out
 from nncompile.compiler.inference_files import examples_in
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
@@ -47,7 +47,7 @@ def calibration_of(declared: Declared, file: Path | None) -> dict[str, Array] | 
         source: Any = file if file.suffix in KINDS else whole(file)
         (arrays,) = arrays_of(declared.model, source)
     else:
-        data = data_or_none(declared)
+        data = data_in_memory(declared)
         arrays = None if data is None else data.train
     return None if arrays is None else _some(declared.model, arrays)
 
@@ -66,7 +66,7 @@ def print_report(
 ) -> PrecisionReport | None:
     """Prints what the file has lost on the data that are held out, or trained on, or that ranges
     were measured on; nothing where there are none."""
-    data = data_or_none(declared)
+    data = data_in_memory(declared)
     if data is None:
         held_out = calibration
     else:

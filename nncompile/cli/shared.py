@@ -33,6 +33,7 @@ from nncompile.diagnostics.tables import columns
 from nncompile.passes import PASSES
 from nncompile.program.model_file import Data, Declared
 from nncompile.train.monitor import TrainingWarning
+from nncompile.train.sources.arrays import StoredArray, is_stored, rows_of
 from nncompile.train.sources.declared import arrays_of
 from nncompile.train.sources.notes import DataNote
 from nncompile.verify.check import Finding
@@ -166,13 +167,26 @@ def data_of(declared: Declared) -> Data:
 
 
 def data_or_none(declared: Declared) -> Data | None:
-    """The data that the file declares, as arrays by input, of its only or chosen model."""
+    """The data that the file declares, as arrays by input, of its only or chosen model. Of arrays
+    in files rows are read when they are needed."""
     if declared.data is None:
         return None
     parts = declared.data.train, declared.data.validation
     if all(x is None or isinstance(x, dict) for x in parts):
-        return declared.data
+        return _each(lambda name, x: x if is_stored(x) else rows_of(name, x), *parts)
     return Data(*arrays_of(declared.model, *parts))
+
+
+def data_in_memory(declared: Declared) -> Data | None:
+    """The same, with arrays in files read whole."""
+    data = data_or_none(declared)
+    if data is None:
+        return None
+    return _each(lambda name, x: StoredArray(x)[:] if is_stored(x) else x, *vars(data).values())
+
+
+def _each(made: Callable[[str, Any], Any], *parts: Mapping[str, Any] | None) -> Data:
+    return Data(*(x and {name: made(name, array) for name, array in x.items()} for x in parts))
 
 
 def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import typer
 from nncompile.cli.onnx_models import left_out
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, data_or_none, out
+from nncompile.cli.shared import Chosen, File, data_in_memory, out
 from nncompile.diagnostics.errors import FeedError
 from nncompile.verify import verify as compared
 
@@ -42,7 +42,7 @@ def verify(
     """
     declared = load_file(file, model, settings)
     source = declared.recipe_if_any or declared.model
-    declared_data = data_or_none(declared)
+    declared_data = data_in_memory(declared)
     data = declared_data.train if declared_data else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
     out.print(report.text(str(file)))

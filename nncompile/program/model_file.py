@@ -14,18 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from nncompile.diagnostics.errors import CompileError, FileError, ModelError
 from nncompile.diagnostics.locations import Location
 from nncompile.diagnostics.reading import read_file
-from nncompile.ir.types import Array
 from nncompile.program.file_options import Settings, running
 from nncompile.program.model import Model
 from nncompile.program.option_values import FileOption
 from nncompile.program.recipe import Recipe
 
-Arrays = dict[str, Array]
 T = TypeVar("T", Model, Recipe)
 
 
@@ -129,10 +125,10 @@ class Declared:
         return list(map(str, listed))
 
     def _given(self, data: Any) -> Any:
-        """Arrays as they are, and the path of a table from the directory of the file."""
+        """Data as they are, and the path of a table from the directory of the file."""
         if isinstance(data, str | Path):
             return self.path.resolve().parent / data
-        return _arrays(data) if isinstance(data, Mapping) else data
+        return {str(name): x for name, x in data.items()} if isinstance(data, Mapping) else data
 
     def _no_data(self, declared: Any) -> ModelError:
         return ModelError(
@@ -275,10 +271,6 @@ def _is_data(x: Any) -> bool:
     """Whether it is a dict, a path, or a table with named columns."""
     named = hasattr(x, "columns") or hasattr(x, "column_names")
     return isinstance(x, Mapping | str | Path) or (named and hasattr(x, "__getitem__"))
-
-
-def _arrays(data: Mapping[str, Any]) -> Arrays:
-    return {str(name): np.asarray(x) for name, x in data.items()}
 
 
 def _kinds(x: Any) -> str:
