@@ -11,7 +11,7 @@ import pytest
 from dsl import Dense, adam, flatten, model, sgd, training
 from nncompile import ops
 from nncompile.backends.onnx import from_bytes, to_model
-from nncompile.compiler import compile as compile_module
+from nncompile.compiler import sized
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.dims import substitute, symbol
 from nncompile.ir.graph import Graph
@@ -37,7 +37,7 @@ def test_a_step_for_a_batch_of_any_size(optimizer: Any, most: int, monkeypatch: 
         predicted = x >> Dense(1) >> flatten
         return {"loss": ops.mean((ops.reshape(predicted, y.shape) - y) ** 2)}
 
-    monkeypatch.setattr(compile_module, "SIZED", most)
+    monkeypatch.setattr(sized, "MOST", most)
     compiled = compile_step(training(line, optimizer=optimizer, batch_size=8))
     state = compiled.source.initial(0)
     runner = compiled.runner(state, threads=1, native=False)
@@ -48,7 +48,7 @@ def test_a_step_for_a_batch_of_any_size(optimizer: Any, most: int, monkeypatch: 
         expected = evaluate(compiled.source.step, {**state, **batch}, precision=np.float64)
         runner.step(batch)
         assert (runner.session is first) == (rows <= 8)
-        assert len(compiled._sized_steps[False]) == min(made, most)
+        assert len(compiled.files("step", False).files) == min(made, most)
         nodes = from_bytes(runner.model).graph.node
         assert any(node.op_type == "If" for node in nodes) == (most == 1 and rows > 8)
         loss = runner.metrics()["loss"]
@@ -73,7 +73,7 @@ def test_a_step_for_a_large_batch_is_right_for_a_small_one() -> None:
     for rows in (100_000, 7):
         runner.step({"x": thousand(rng, (rows, 3))})
         assert runner.session is first
-    (step,) = compiled._sized_steps[False]
+    (step,) = compiled.files("step", False).files
     assert all(bound >= 100_000 for bound in step.bounds.values())
 
 

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, cross_entropy, f32, i64, model, mse, roc_auc, total, training
+from dsl import (
+    Dense,
+    cross_entropy,
+    f32,
+    i64,
+    model,
+    mse,
+    parameter,
+    random_normal,
+    roc_auc,
+    total,
+    training,
+)
 from nncompile import compile_step, compose, evaluate
 from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import sgd
@@ -17,7 +29,16 @@ from nncompile.parallel.processes import Processes
 from nncompile.train import RunDirectory, Trainer
 from nncompile.train.sources.later import LaterRows
 from nncompile.train.sums import Sums
-from tests.parallel_checks import ROWS, checked, data, plain, recipe
+from tests.parallel_checks import (
+    ROWS,
+    assert_same,
+    checked,
+    data,
+    fitted,
+    plain,
+    recipe,
+    together,
+)
 from tests.thread_groups import in_threads
 
 
@@ -132,3 +153,17 @@ def test_an_input_that_no_gradient_needs_is_there(tmp_path: Path) -> None:
 
     first, _ = checked(in_threads(2, work))
     assert "report.html" in first
+
+
+def test_a_loss_of_no_data_and_parameters_of_no_elements() -> None:
+    """Of the data, the gradient half then needs the number of rows alone; a gradient without
+    elements is no batch without examples."""
+
+    def drawn(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+        noise = random_normal((image.shape[0], 3)) >> Dense(2, name="out")
+        return {"loss": (noise**2).mean() + (parameter("empty", (0, 2)) ** 2).sum()}
+
+    compiled = compile_step(recipe(drawn))
+    one = fitted(Trainer(compiled, threads=1))
+    for trainer in together(2, compiled):
+        assert_same(trainer.params, one.params)

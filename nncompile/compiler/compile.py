@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
+import numpy as np
 import sympy as sp
 
 from nncompile.backends.onnx import OPSET, from_bytes
 from nncompile.compiler.cache_files import Entry
+from nncompile.compiler.sized import SizedFile, SizedFiles, fits_cache
 from nncompile.compiler.stages import Report, Stages, Target
 from nncompile.compiler.stored_sizes import as_json, from_json
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.dims import Dim, product, substitute, symbols
+from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph
-from nncompile.ir.types import component_types
 from nncompile.passes import Observer, check_passes
 from nncompile.program.accumulation_halves import AccumulationHalves, accumulation_halves
 from nncompile.program.composition import compose
@@ -30,7 +31,9 @@ from nncompile.program.repeated import repeated
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
 from nncompile.runtime.ahead import AheadStepRunner
+from nncompile.runtime.feeds import ports_of
 from nncompile.runtime.half_kernels import check_precision
+from nncompile.runtime.halves import LARGE, HalvesRunner
 from nncompile.runtime.native import native_library
 from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
@@ -43,25 +46,6 @@ _SIZELESS = ("update", "following", "following_of_sums", "apply")  # which no ba
 _APART = ("accumulate", "apply")  # whose graphs are not those of the step
 _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
 
-CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
-
-
-SIZED = 3  # files of a step that are made for sizes of batches, before one that chooses at run time
-
-
-class SizedStep(NamedTuple):
-    """The file of a step that sums as suits batches of some sizes, the bounds up to which it is
-    right, and whether its tensors fit into the processor's cache."""
-
-    content: bytes
-    bounds: dict[Dim, int]
-    fits: bool
-
-    def takes(self, sizes: Mapping[sp.Symbol, int]) -> bool:
-        """Whether it is right for batches of these sizes."""
-        bounded = ((substitute(size, sizes), bound) for size, bound in self.bounds.items())
-        return all(isinstance(n, int) and n <= bound for n, bound in bounded)
-
 
 @dataclass
 class CompiledStep(Stages):
@@ -72,8 +56,7 @@ class CompiledStep(Stages):
     variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
     kernels: bool = field(default=True, kw_only=True)
     # With calls of native kernels, and without them.
-    _general_steps: dict[bool, bytes] = field(init=False, default_factory=dict, repr=False)
-    _sized_steps: dict[bool, list[SizedStep]] = field(init=False, default_factory=dict, repr=False)
+    _files: dict[tuple[str, bool], SizedFiles] = field(init=False, default_factory=dict, repr=False)
 
     @cached_property
     def gradient(self) -> Graph:
@@ -167,39 +150,32 @@ class CompiledStep(Stages):
         first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
         return {n: size for n in first if isinstance(n, sp.Symbol)}
 
-    def _general_step(self, kernels: bool) -> bytes:
-        """The step for batches of any size, which chooses when it runs."""
-        if kernels not in self._general_steps:
-            entry = self._entry("step", metadata=self.metadata, kernels=kernels)
-            self._general_steps[kernels] = entry.content
-        return self._general_steps[kernels]
+    def files(self, name: str, kernels: bool) -> SizedFiles:
+        """The files of that graph, "step" or "gradient", with calls of native kernels or without,
+        for batches of the recipe and of other sizes."""
+        key = name, kernels
+        if key not in self._files:
+            metadata = self.metadata if name in _WHOLE else self._metadata_of_half(name)
+            how: dict[str, Any] = {"metadata": metadata, "kernels": kernels}
+            whole = partial(self._content, name, **how)
+            made = partial(self._made_for, name, **how)
+            self._files[key] = SizedFiles(made, whole, self._batch_sizes)
+        return self._files[key]
 
-    def _sized(self, kernels: bool) -> list[SizedStep]:
-        """The steps that were made for sizes, first of all those of the recipe."""
-        if kernels not in self._sized_steps:
-            self._sized_steps[kernels] = [self._made_for(kernels, self._batch_sizes)]
-        return self._sized_steps[kernels]
+    def _content(self, name: str, **how: Any) -> bytes:
+        return self._entry(name, **how).content
 
-    def _step_for(self, kernels: bool, sizes: Mapping[sp.Symbol, int]) -> bytes:
-        """The step for a batch of these sizes, which chooses no ways of summing at run time, unless
-        batches are of very different sizes."""
-        steps = self._sized(kernels)
-        if not any(step.takes(sizes) for step in steps) and len(steps) < SIZED:
-            steps.append(self._made_for(kernels, sizes))
-        found = next((step.content for step in steps if step.takes(sizes)), None)
-        return self._general_step(kernels) if found is None else found
-
-    def _made_for(self, kernels: bool, sizes: Mapping[sp.Symbol, int]) -> SizedStep:
+    def _made_for(self, name: str, sizes: Mapping[sp.Symbol, int], **how: Any) -> SizedFile:
         batch_size = int(self.source.recipe.batch_size)
 
         def about(graph: Graph, bounds: Mapping[Dim, int]) -> dict[str, Any]:
             pairs = [(as_json(size), bound) for size, bound in bounds.items()]
-            return {"bounds": pairs, "fits": _fits_cache(graph, batch_size)}
+            return {"bounds": pairs, "fits": fits_cache(graph, batch_size)}
 
-        options: dict[str, Any] = {"metadata": self.metadata, "about": about, "is_bounded": True}
-        entry = self._entry("step", size=batch_size, kernels=kernels, sizes=sizes, **options)
+        options: dict[str, Any] = {"about": about, "is_bounded": True}
+        entry = self._entry(name, size=batch_size, sizes=sizes, **how, **options)
         bounds = {from_json(size): bound for size, bound in entry.about["bounds"]}
-        return SizedStep(entry.content, bounds, entry.about["fits"])
+        return SizedFile(entry.content, bounds, entry.about["fits"])
 
     def _source(self, name: str) -> Graph:
         """The graph of that name before the passes."""
@@ -245,20 +221,43 @@ class CompiledStep(Stages):
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`. On the CPU it calls native kernels where they are installed, unless
         `native` is False. More than one step `ahead` of what is read is made by an
-        `nncompile.runtime.ahead.AheadStepRunner`."""
+        `nncompile.runtime.ahead.AheadStepRunner`, those of a large state by an
+        `nncompile.runtime.halves.HalvesRunner`."""
         check_precision(self.source.recipe, providers)
         state = self.source.initial() if state is None else state
         kernels = providers == "cpu" and native_library(native) is not None
-        first = self._sized(kernels)[0]
+        is_whole = in_place or ahead > 1 or profile is not None or providers != "cpu"
+        in_halves = not is_whole and self._pays_in_halves(state)
+        files = self.files("gradient" if in_halves else "step", kernels)
 
         def suited(shapes: Shapes) -> bytes:
-            return self._step_for(kernels, self.sizes(shapes))
+            return files.of(self.sizes(shapes))
 
-        options = (not first.fits, self.sizes, suited, profile, after, native, in_place)
-        model = first.content
+        content = files.first.content
+        options: dict[str, Any] = {
+            "providers": providers,
+            "threads": threads,
+            "reuse": not files.first.fits,
+            "check": self.sizes,
+            "instead": suited,
+            "after": after,
+            "native": native,
+        }
+        if in_halves:
+            update = self._content("following", metadata=self.metadata, kernels=kernels)
+            ports, results = ports_of(self.source.recipe.trained_model.inputs), self.source.results
+            return HalvesRunner(content, update, ports, results, state, **options)
+        options |= {"profile": profile, "in_place": in_place}
         if ahead > 1:
-            return AheadStepRunner(model, state, providers, threads, *options, ahead=ahead)
-        return StepRunner(model, state, providers, threads, *options, metrics_on_host=True)
+            return AheadStepRunner(content, state, **options, ahead=ahead)
+        return StepRunner(content, state, **options, metrics_on_host=True)
+
+    def _pays_in_halves(self, state: Mapping[str, Any]) -> bool:
+        """Whether such a state is so large that it is held once, which takes two runs to a step.
+        They cannot be told apart where an update sees what an earlier one makes of the batch."""
+        written = [x for path, x in state.items() if path in self.source.state_map]
+        is_large = sum(np.asarray(x).nbytes for x in written) >= LARGE
+        return is_large and not self.source.reductions.later
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata: what maps each state input to the output with its next value, and what
@@ -318,18 +317,6 @@ class CompiledModel(Stages):
     def sizes(self) -> SizeCheck:
         """Whether the model can be computed of data of given shapes."""
         return SizeCheck(self.source.inference(), self.source.inputs)
-
-
-def _fits_cache(graph: Graph, size: int) -> bool:
-    """Whether all tensors that the graph computes fit together, every unknown size being `size`."""
-    total = 0
-    for node in graph.nodes:
-        for t in component_types(node.type):
-            elements = substitute(product(t.shape), dict.fromkeys(symbols(t.shape), size))
-            total += int(elements) * t.dtype.numpy.itemsize if node.args else 0
-        if total > CACHE:
-            return False
-    return True
 
 
 @suggests_names

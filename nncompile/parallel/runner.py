@@ -42,6 +42,7 @@ class ReducedStepRunner(StepRunner):
     same in each process, and computes its share of the rows. Raises `ModelError` for a step that no
     reduction makes right, and what `StepRunner` does."""
 
+    _takes_examples = False  # but gradients, which parameters of no elements have, too
     _sections: tuple[Section, ...] = ()  # what a process owns a part of alone
 
     def __init__(

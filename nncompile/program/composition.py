@@ -16,12 +16,13 @@ from nncompile.diagnostics.errors import GradientError, ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
-from nncompile.ir.basic import cast, size_value
+from nncompile.ir.basic import SizeOf, cast, size_value
 from nncompile.ir.broadcasting import zeros_like
+from nncompile.ir.dims import symbols
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value, described
-from nncompile.ir.types import Type, f64
+from nncompile.ir.types import Type, component_types, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.optim.schedules import TRAINING, Stateful
 from nncompile.program.descent import descended, groups, wide
@@ -309,5 +310,14 @@ def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -
 
 
 def _inputs(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
-    reached = leaves_of(outputs.values())
-    return tuple(leaf for leaf in leaves if leaf in reached)
+    """The leaves that the outputs are computed of: of their numbers, or of their sizes alone."""
+    found = leaves_of(outputs.values())
+    nodes = toposort(outputs.values())
+    sizes = {n for v in nodes for t in component_types(v.type) for n in symbols(t.shape)}
+    sizes |= {n for v in nodes if isinstance(v.op, SizeOf) for n in symbols([v.op.size])}
+    sizes -= {n for leaf in found for n in leaf.shape}
+    for leaf in leaves:
+        if not sizes.isdisjoint(leaf.shape):
+            found |= {leaf}
+            sizes -= {*leaf.shape}
+    return tuple(leaf for leaf in leaves if leaf in found)

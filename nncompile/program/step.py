@@ -74,6 +74,12 @@ class Step:
         """The model that is trained."""
         return self.recipe.model
 
+    @property
+    def results(self) -> list[str]:
+        """The outputs of the step that are no states."""
+        states = {*self.state_map.values()}
+        return [name for name in self.step.outputs if name not in states]
+
     @cached_property
     def gradient_of_rows(self) -> Graph:
         """`gradient` of some rows of a batch. Where it draws random numbers for each, it has an

@@ -95,6 +95,18 @@ def check_feeds(ports: Sequence[Port], feeds: Mapping[str, Any]) -> dict[str, Ar
     return arrays
 
 
+def check_examples(feeds: Mapping[str, Array]) -> None:
+    """Raises `FeedError` where there are none: a mean loss is 0/0 then, and onnxruntime's Gemm
+    ignores β where it sums nothing."""
+    empty = [(n, describe(x.dtype, x.shape)) for n, x in feeds.items() if x.size == 0]
+    if empty:
+        raise FeedError(
+            f"input {empty[0][0]!r} is empty: a training step needs at least one example",
+            rows=[("got", *row) for row in empty],
+            hint="skip empty batches",
+        )
+
+
 def check_names(
     ports: Sequence[Port], feeds: Mapping[str, Any], written: str | None = None
 ) -> None:

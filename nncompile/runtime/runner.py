@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,37 +35,18 @@ from nncompile.runtime.buffers import (
     give_back,
     view_of,
 )
-from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.runtime.feeds import Port, check_examples, check_feeds
 from nncompile.runtime.in_place import overwritten
+from nncompile.runtime.native import Library
 from nncompile.runtime.origin import RECIPE
+from nncompile.runtime.position import Position
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
-from nncompile.runtime.step_sources import state_map, step_of
+from nncompile.runtime.step_sources import Compiled, state_map, step_of
 from nncompile.runtime.stopping import Stop
 
 Shapes = Mapping[str, tuple[int, ...]]
 State = dict[str, ort.OrtValue]
-
-
-class Compiled(Protocol):
-    """A compiled step; see `nncompile.compiler.compile.CompiledStep`."""
-
-    @property
-    def step_model(self) -> Any: ...
-
-
-class _Position(NamedTuple):
-    """Where a runner is, in one value: it is replaced in one assignment, between whose parts no
-    interrupt can come."""
-
-    steps: int = 0
-    current: int = 0  # the set of buffers that holds the state
-    read: int = -1  # the set that the last step read
-    can_undo: bool = False  # whether that set still holds what the step read
-    binding: Any = None  # the binding that holds the results of the last step
-    equal: bool = True  # whether what has no next value is the same in all sets
-    kept: int = -1  # the set that no step writes to
-    since: int = 0  # steps made since it held the state
 
 
 @suggests_options
@@ -94,6 +75,8 @@ class StepRunner:
     trouble: tuple[Row, ...] = ()  # what it knows of a loss that is not finite
     _turns: Sequence[tuple[int, int]] = ((0, 1), (1, 0))  # sets that a step reads, and writes
     stop: Stop | None = None  # by which another thread ends the steps made from now on
+    _shares_memory = False  # of its runs with those of other sessions
+    _takes_examples = True  # what is fed to it
 
     def __init__(
         self,
@@ -122,15 +105,16 @@ class StepRunner:
             reuse=reuse,
             profile=profile,
             native=native,
+            shares_memory=self._shares_memory,
         )
         self._first: Model = step
         self.session, shared = self._started(step)
         given.check_of(self.session.name, self.session.metadata.get(RECIPE))
-        self.state_map = state_map(self.session)
+        self.state_map = self._mapped(self.session)
         state_names = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
         self._state_ports = [p for p in self.session.inputs if p.name in state_names]
-        first = check_feeds(self._state_ports, state)
+        first = self._first_state(state)
         self._shared = shared
         self._sets = self._buffers(first)
         written = {*self.state_map.values()}
@@ -139,7 +123,7 @@ class StepRunner:
         # Of bfloat16 they are where `array_of` can read them.
         places = {p: ("cpu", 0) if p.dtype == bf16.numpy else on_host for p in self._results}
         self._fixed = {
-            p.name: buffer_of(np.zeros(p.shape, p.dtype), place)
+            p.name: buffer_like(np.empty(p.shape, p.dtype), place)
             for p, place in places.items()
             if p.is_static
         }
@@ -152,9 +136,16 @@ class StepRunner:
         # The models and shapes that have run, of which onnxruntime has planned the memory.
         self._planned: set[tuple[int, frozenset[Any]]] = set()
         self._plan = 0, frozenset[Any]()
-        self._at = _Position()
+        self._at = Position()
         if after is not None:
             self._at = self._following(after, first)
+
+    def _first_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
+        return check_feeds(self._state_ports, state)
+
+    def _mapped(self, session: Session) -> dict[str, str]:
+        """The name of each state that the session changes, with that of its next value."""
+        return state_map(session)
 
     def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
         """The sets of buffers for such a state, of which the first holds it."""
@@ -165,15 +156,15 @@ class StepRunner:
         other = {n: make(first[n], self._device_of(n)) for n, make in made.items()}
         return read, {n: other.get(n, x) for n, x in read.items()}
 
-    def _following(self, other: StepRunner, state: Mapping[str, Array]) -> _Position:
+    def _following(self, other: StepRunner, state: Mapping[str, Array]) -> Position:
         """The position that takes the place of the other runner's."""
         at = other._at
         if at.read < 0:
-            return _Position(at.steps)
+            return Position(other.steps)
         earlier = other.before()
         arrays = {name: earlier.get(name, array) for name, array in state.items()}
         self._fill(1, check_feeds(self._state_ports, arrays))
-        return _Position(at.steps, read=1, can_undo=at.can_undo, equal=False)
+        return Position(at.steps, read=1, can_undo=at.can_undo, equal=False)
 
     @property
     def ports(self) -> list[Port]:
@@ -204,24 +195,28 @@ class StepRunner:
         if at.can_undo:  # the step writes over what the one before it read, also where it fails
             self._at = at._replace(can_undo=False)
         try:
-            if self._plan not in self._planned:
-                give_back()  # what the state was made of
-                self.session.run_first(binding, self.stop)
-                give_back()
-                self._planned.add(self._plan)
-            elif self.stop is None:
-                self._runs[turn]()
-            else:
-                self.session.run_until(binding, self.stop)
+            self._compute(turn, self.stop)
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch, self.model) from error
         for target, result in self._apart:
             target.update_inplace(bits_of(array_of(result)))
         read, written = self._turns[turn]
         read = -1 if self.in_place else read
-        self._at = _Position(
+        self._at = Position(
             at.steps + 1, written, read, read >= 0, binding, True, at.kept, at.since + 1
         )
+
+    def _compute(self, turn: int, stop: Stop | None) -> None:
+        binding = self._bindings[turn]
+        if self._plan not in self._planned:
+            give_back()  # what the state was made of
+            self.session.run_first(binding, stop)
+            give_back()
+            self._planned.add(self._plan)
+        elif stop is None:
+            self._runs[turn]()
+        else:
+            self.session.run_until(binding, stop)
 
     @property
     def _turn(self) -> int:
@@ -236,6 +231,16 @@ class StepRunner:
     def steps(self) -> int:
         """The number of steps made, without those that were undone."""
         return self._at.steps
+
+    @property
+    def library(self) -> Library | None:
+        """The native kernels that steps call; None where they call none."""
+        return self.session.library
+
+    @property
+    def knows_before(self) -> bool:
+        """Whether `before` has the state before the last step."""
+        return not self.in_place
 
     @property
     def can_undo(self) -> bool:
@@ -256,12 +261,10 @@ class StepRunner:
         """The outputs of the last step that are not state; nothing before the first."""
         if self._at.binding is None:
             return {}
-        outputs = {name: array_of(buffer) for name, buffer in self._fixed.items()}
+        values = dict(self._fixed)
         if self._free:
-            names = [port.name for port in self.session.outputs]
-            values = dict(zip(self._order, self._at.binding.get_outputs(), strict=True))
-            outputs |= {name: array_of(values[name]) for name in names if name in self._free}
-        return {port.name: outputs[port.name] for port in self._results}
+            values |= zip(self._order, self._at.binding.get_outputs(), strict=True)
+        return {port.name: array_of(values[port.name]) for port in self._results}
 
     def computed(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The rows of a batch that its metrics are those of."""
@@ -310,7 +313,7 @@ class StepRunner:
         self._at = at._replace(current=other, equal=False)
         self._copied(arrays)
 
-    def _copied(self, arrays: Mapping[str, Array]) -> _Position:
+    def _copied(self, arrays: Mapping[str, Array]) -> Position:
         """Copies the state into the sets of buffers that it is not in."""
         for side in range(len(self._sets)):
             if side != self._at.current:
@@ -378,13 +381,8 @@ class StepRunner:
 
     def _allocate(self, batch: Mapping[str, Array]) -> BatchInputs:
         """Makes ready for batches like this one."""
-        empty = [(n, describe(x.dtype, x.shape)) for n, x in batch.items() if x.size == 0]
-        if empty:  # its mean loss is 0/0, and onnxruntime's Gemm ignores β where it sums nothing
-            raise FeedError(
-                f"input {empty[0][0]!r} is empty: a training step needs at least one example",
-                rows=[("got", *row) for row in empty],
-                hint="skip empty batches",
-            )
+        if self._takes_examples:
+            check_examples(batch)
         shapes = {name: x.shape for name, x in batch.items()}
         if self._check is not None:
             self._check(shapes)

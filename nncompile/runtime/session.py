@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +73,7 @@ _CPU = ["CPUExecutionProvider"]
 # CPUs with AVX2 and without VNNI add up products of 8 bits in pairs of 16 bits, which do not hold
 # all of them: results are far off. This has such CPUs take another way, and is nothing to others.
 _EXACT_INTEGERS = "session.x64quantprecision", "1"
+_SHARING = "session.use_env_allocators", "1"
 _WITHOUT_WAITING = "disable_synchronize_execution_providers"
 _NOT_TEXT = "has names that are not text in UTF-8"
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
@@ -97,11 +98,13 @@ class Session:
     3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. `profile`
     begins the name of a file of what each node takes, see `nncompile.runtime.profiling`. Native
     kernels that the model calls are used where they are installed, unless `native` is False; then
-    `library` says which. `optimized` is a file that the model is written to as it is run. Raises
-    `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
-    is missing. On CUDA the model is spelled in the kernels that are there, and a `PlacementWarning`
-    names the nodes of data that the CPU computes nevertheless; the option `strict_device` of the
-    provider, as in `("cuda", {"strict_device": True})`, makes it a `ProviderError`.
+    `library` says which. `optimized` is a file that the model is written to as it is run. Sessions
+    with `shares_memory` take what they need on the CPU from one place: those that run in turn take
+    as much as the largest. Raises `FileError` or `BackendError` where the model cannot be loaded,
+    `ProviderError` where a provider is missing. On CUDA the model is spelled in the kernels that
+    are there, and a `PlacementWarning` names the nodes of data that the CPU computes nevertheless;
+    the option `strict_device` of the provider, as in `("cuda", {"strict_device": True})`, makes it
+    a `ProviderError`.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Session:
         profile: str | None = None,
         native: bool | None = None,
         optimized: str | None = None,
+        shares_memory: bool = False,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
@@ -130,6 +134,9 @@ class Session:
         options.enable_mem_reuse = reuse
         options.add_session_config_entry(*_EXACT_INTEGERS)
         options.graph_optimization_level = OPTIMIZATIONS[optimization]
+        if shares_memory:
+            _share_memory()
+            options.add_session_config_entry(*_SHARING)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
@@ -301,6 +308,16 @@ def vocabularies(model: Model) -> dict[str, CategoryCodes]:
     """The categories whose codes the inputs of an ONNX model are, by input name: to encode what a
     program has before it feeds the model. `model` is that of a `Session`; see its errors."""
     return Session(model, threads=1, optimization="none").vocabularies
+
+
+@cache
+def _share_memory() -> None:
+    """Makes the allocator that sessions of this process may share. Where the program has made one
+    itself, that stays. Its pieces are of 128 MB or a power of two more, of which the system gives
+    what is used: smaller ones fit one session, and not the next."""
+    kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+    pieces = ort.OrtArenaCfg({"initial_growth_chunk_size_bytes": 2**27})
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, use), pieces)
 
 
 def _source(model: Model) -> tuple[str | bytes, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from nncompile.backends.onnx.model import to_model
 from nncompile.diagnostics.errors import BackendError, ModelError
@@ -24,6 +24,13 @@ from nncompile.runtime.tensor_files import state_path
 
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
+
+
+class Compiled(Protocol):
+    """A compiled step; see `nncompile.compiler.compile.CompiledStep`."""
+
+    @property
+    def step_model(self) -> Any: ...
 
 
 def step_of(

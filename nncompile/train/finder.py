@@ -127,7 +127,7 @@ def lr_find(
         state["step"] = np.asarray(start * count, np.int64)
         first = {path: state.get(path, x) for path, x in first.items()}
     runner = compiled.runner(first, providers, threads)
-    ports = [p for p in runner.session.inputs if p.name in recipe.model.inputs]
+    ports = [p for p in runner.ports if p.name in recipe.model.inputs]
     size = recipe.batch_size if batch_size is None else batch_size
     feeder = Feeder(data, recipe.model, ports, size, compiled.sizes)
     batches = _batches(feeder, recipe.seed if seed is None else seed)

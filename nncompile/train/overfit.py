@@ -59,7 +59,7 @@ def overfit_one_batch(
         raise ModelError("no update of the recipe follows a gradient")
     runner = compiled.runner(source.initial(seed), providers, threads)
     model = source.recipe.model
-    ports = [port for port in runner.session.inputs if port.name in model.inputs]
+    ports = [port for port in runner.ports if port.name in model.inputs]
     feeder = Feeder([batch], model, ports, 1, compiled.sizes)
     (batch,) = feeder.epoch()
     feeder.check_numbers(batch)

@@ -213,6 +213,7 @@ class Steps:
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """See `nncompile.train.trainer.Trainer.locate`."""
-        if self._runner.in_place:
+        runner = self.runner
+        if not runner.knows_before:
             return None
-        return locate_nonfinite(self.compiled.step, {**self.runner.before(), **batch}, outputs)
+        return locate_nonfinite(self.compiled.step, {**runner.before(), **batch}, outputs)

@@ -55,9 +55,10 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off. On the
-    CPU, native kernels are used where they are installed, unless `native` is False. With `in_place`
-    a step writes over slots of the optimizer, which saves up to half of the memory of the state.
-    One that fails is not undone then: the state is that after it, and `locate` finds nothing.
+    CPU, native kernels are used where they are installed, unless `native` is False. A state
+    of 64 MB or more is held once there, see `nncompile.runtime.halves`. With `in_place` a step
+    writes over slots of the optimizer, which saves up to half of the memory of any state. One that
+    fails is not undone then: the state is that after it, and `locate` finds nothing.
 
     Metrics are read after each step, and on a GPU after each sixteenth (of a state of more than 256
     MB, each), or after `metrics_every` steps, and before anything that depends on them: see
@@ -116,7 +117,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     @property
     def library(self) -> Library | None:
         """The native kernels that its steps call; None where they call none."""
-        return self._loop.runner.session.library
+        return self._loop.runner.library
 
     @property
     def step(self) -> int:
