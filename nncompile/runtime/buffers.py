@@ -14,7 +14,7 @@ import onnxruntime as ort
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.types import Array, bf16
 
-BFLOAT16 = 16  # of ONNX's element types
+_BFLOAT16 = 16  # of ONNX's element types
 
 
 def buffer_of(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
@@ -27,7 +27,7 @@ def buffer_of(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValu
 def buffer_like(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
     """Memory of onnxruntime's own for such an array, which nothing is written to: the system gives
     the process what of it is used."""
-    dtype: Any = BFLOAT16 if array.dtype == bf16.numpy else array.dtype
+    dtype: Any = _BFLOAT16 if array.dtype == bf16.numpy else array.dtype
     return ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtype, *device)
 
 
@@ -35,7 +35,7 @@ def buffer_at(array: Array) -> ort.OrtValue:
     """A buffer in main memory that lies where the array does, and so follows what is written to it
     there."""
     if array.dtype == bf16.numpy:
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
@@ -56,7 +56,7 @@ def bits_of(array: Array) -> Array:
 
 def array_of(buffer: ort.OrtValue) -> Array:
     """A copy of what a buffer holds. Raises `BackendError` for bfloat16 outside main memory."""
-    if buffer.element_type() != BFLOAT16:
+    if buffer.element_type() != _BFLOAT16:
         result: Array = buffer.numpy().copy()
         return result
     if buffer.device_name().lower() != "cpu":
@@ -72,7 +72,7 @@ def array_of(buffer: ort.OrtValue) -> Array:
 
 def view_of(buffer: ort.OrtValue) -> Array:
     """What a buffer holds, not to be written to: where it lies, if numpy can read it there."""
-    if buffer.element_type() == BFLOAT16 or buffer.device_name().lower() != "cpu":
+    if buffer.element_type() == _BFLOAT16 or buffer.device_name().lower() != "cpu":
         return array_of(buffer)
     array: Array = buffer.numpy()
     array.flags.writeable = False
@@ -84,7 +84,7 @@ def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:
     where this version has the way that it takes itself."""
     inner = getattr(buffer, "_ortvalue", None)
     fill: Callable[[Array], None] = getattr(inner, "update_inplace", buffer.update_inplace)
-    if buffer.element_type() == BFLOAT16:
+    if buffer.element_type() == _BFLOAT16:
         return lambda array: fill(bits_of(array))
     return fill
 

@@ -14,7 +14,7 @@ import numpy as np
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.types import Array
 from nncompile.program.first_row import FIRST_ROW
-from nncompile.runtime.buffers import BFLOAT16, array_of, buffer_of, view_of
+from nncompile.runtime.buffers import buffer_of, view_of
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.native import Library
 from nncompile.runtime.position import Position
@@ -61,6 +61,10 @@ class HalvesRunner(StepRunner):
         super().__init__(update, state, after=after, in_place=True, **alike)
         alike |= {"reuse": reuse, "check": check, "instead": instead}
         self._gradient = _Gradient(self, gradient, results, **alike)
+        for name, buffer in self._gradient.bound.items():
+            for binding in self._bindings:
+                binding.bind_ortvalue_input(name, buffer)
+        self._batch_ports = [p for p in self._batch_ports if p.name not in self._gradient.bound]
         known = {port.name for port in self._gradient.ports}
         self._others = [port for port in ports if port.name not in known]
 
@@ -87,7 +91,7 @@ class HalvesRunner(StepRunner):
             names = {port.name for port in self._others}
             check_feeds(self._others, {n: x for n, x in batch.items() if n in names})
             batch = {name: x for name, x in batch.items() if name not in names}
-        number = int(self.look([NUMBER])[NUMBER]) + 1
+        number = self._number_in(self._at.current) + 1
         self._earlier = None
         self._gradient.stop = self.stop
         self._gradient.step(batch)
@@ -100,7 +104,7 @@ class HalvesRunner(StepRunner):
             raise self._lost
         if self._is_due:
             try:
-                super().step(self._gradient.handed())
+                super().step(self._gradient.handed(port.name for port in self._batch_ports))
             except BackendError as error:
                 self._lost = BackendError(
                     f"{error.problem}: this was while the state was written, which is lost",
@@ -119,11 +123,12 @@ class HalvesRunner(StepRunner):
     def _is_due(self) -> bool:
         """Whether an update is still to be made: its run is all or nothing to Python, and writes
         the number of the step."""
-        at = self._at
-        if at.due is None:
-            return False
-        following = self._sets[self._turns[self._turn][1]]
-        return int(array_of(following[NUMBER])) != at.due
+        due = self._at.due
+        return due is not None and self._number_in(self._turns[self._turn][1]) != due
+
+    def _number_in(self, side: int) -> int:
+        """The number of the step that a set of buffers is of."""
+        return int(self._sets[side][NUMBER].numpy())
 
     def _compute(self, turn: int, stop: Stop | None) -> None:
         super()._compute(turn, None)  # an update that is begun is made
@@ -227,15 +232,11 @@ class _Gradient(StepRunner):
         self._owner = owner
         state = {**owner.views(), FIRST_ROW: np.zeros((), np.int64)}
         super().__init__(model, state, metrics_on_host=True, **options)
-        handed = [port.name for port in owner._batch_ports]
         outputs = [port.name for port in self.session.outputs]
         given = {name.removesuffix(".next") + ".reduced": name for name in outputs}
-        self._handed = {name: given.get(name, name) for name in handed}
-        self._views = {
-            name: view_of(self._fixed[name])
-            for name in self._handed.values()
-            if name in self._fixed and self._fixed[name].element_type() != BFLOAT16
-        }
+        self._handed = {port.name: given.get(port.name, port.name) for port in owner._batch_ports}
+        # By the names of the update, what it reads where it lies.
+        self.bound = {n: self._fixed[x] for n, x in self._handed.items() if x in self._fixed}
         self._results = [port for port in self._results if port.name in {*results}]
 
     def _first_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
@@ -252,12 +253,10 @@ class _Gradient(StepRunner):
     def _turn(self) -> int:
         return self._owner._at.current
 
-    def handed(self) -> dict[str, Array]:
-        """What the update takes, where it lies."""
-        found = dict(self._views)
-        if missing := {*self._handed.values()} - found.keys():
-            values = {**self._fixed}
-            if self._free:
-                values |= zip(self._order, self._at.binding.get_outputs(), strict=True)
-            found |= {name: array_of(values[name]) for name in missing}
-        return {name: found[result] for name, result in self._handed.items()}
+    def handed(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """What the update takes, or those parts of it."""
+        values = dict(self._fixed)
+        if self._free:
+            values |= zip(self._order, self._at.binding.get_outputs(), strict=True)
+        names = self._handed if names is None else names
+        return {name: view_of(values[self._handed[name]]) for name in names}
