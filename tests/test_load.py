@@ -43,7 +43,7 @@ data = {"x": np.ones((4, 3), np.float32), "y": [[1.0], [2.0], [3.0], [4.0]]}
     assert list(declared.models) == ["net"]
     assert declared.model is declared.recipe.model
     assert declared.data is not None
-    assert declared.data.train["y"].shape == (4, 1)
+    assert declared.data.train["y"] == [[1.0], [2.0], [3.0], [4.0]]  # as it was given
     assert declared.data.validation is None
 
 

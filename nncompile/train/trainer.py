@@ -282,7 +282,8 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
         finite; None where it made none, on the way to `outputs` (all metrics and the whole next
-        state by default). See `nncompile.train.locate.locate_nonfinite`."""
+        state by default), and where the state before it is gone: with `in_place`, or when a large
+        state was saved or evaluated since. See `nncompile.train.locate.locate_nonfinite`."""
         return self._loop.locate(batch, outputs)
 
     def stop(self) -> None:
