@@ -102,3 +102,26 @@ def test_lists_and_objects_are_arrays(data: str, tmp_path: Path) -> None:
     file = _file(tmp_path, f'data = {{"x": {data}, "y": y.tolist()}}')
     result = run("train", file, "--output", tmp_path / "run")
     assert "trained 16 steps" in result.stdout, result.output
+
+
+@pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
+def test_parts_may_be_of_two_kinds(tmp_path: Path) -> None:
+    """Each is taken as it would be alone."""
+    pytest.importorskip("pandas")
+    table = """
+        import pandas
+        held_out = pandas.DataFrame({**{f"c{i}": x[:16, i] for i in range(4)}, "y": y[:16]})
+        data = {"x": TRAIN, "y": y}, held_out
+    """
+    stored = STORED[: STORED.index("data =")]
+    file = _file(tmp_path, stored + textwrap.dedent(table).replace("TRAIN", "Stored(x)"))
+    assert "held out" in run("train", file, "--output", tmp_path / "run").output
+    masked = textwrap.dedent(table).replace("TRAIN", "np.ma.masked_where(x > 2, x)")
+    assert "is a masked array" in fails(
+        "train", _file(tmp_path, masked), "--output", tmp_path / "b"
+    )
+
+
+def test_what_is_stored_may_be_one_number(tmp_path: Path) -> None:
+    stored = STORED.replace('"x": Stored(x), "y": y}', '"x": Stored(x), "y": Stored(y[0])}')
+    assert "'y'" in fails("check", _file(tmp_path, stored))

@@ -173,7 +173,8 @@ def test_an_interrupt_between_an_update_and_its_note_is_no_second_update() -> No
     assert_same({**ours.views()}, {**alone.views()})
 
 
-def test_an_update_that_fails_halfway_is_told_until_a_state_is_loaded() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("Failed to allocate memory"), MemoryError()])
+def test_an_update_that_fails_halfway_is_told_until_a_state_is_loaded(error: Exception) -> None:
     """And is not made a second time on what the first has written."""
     ours = compile_step(recipe()).runner(threads=1)
     start, batch = ours.state(), examples(8)
@@ -182,18 +183,47 @@ def test_an_update_that_fails_halfway_is_told_until_a_state_is_loaded() -> None:
     ours.step(batch)
 
     def failing() -> None:
-        raise RuntimeError("Failed to allocate memory for requested buffer of size 7")
+        raise error
 
     runs, ours._runs = ours._runs, (failing, failing)
     with pytest.raises(BackendError, match="this was while the state was written, which is lost"):
         ours.views()
     ours._runs = runs
-    for again in (ours.views, lambda: ours.step(batch)):
+    for again in (ours.views, ours.state, ours.before, lambda: ours.step(batch)):
         with pytest.raises(BackendError, match="go on from a checkpoint"):
             again()
+    assert not (ours.can_undo or ours.knows_before or ours.undo())
     ours.load(start)
     assert_same(ours.state(), start)
     ours.step(batch)
+    assert ours.can_undo
+
+
+def test_an_interrupt_in_undoing_leaves_one_state_or_the_other() -> None:
+    """Also of the step that another runner made."""
+    for first in (False, True):
+        ours = of(recipe())
+        if not first:
+            ours.learning_rate = 0.02
+        for line in range(1, 200):
+            ours._loop.runner.step(examples(8))
+            if first:
+                ours.learning_rate = 0.01 + line / 1000
+            runner = ours._loop.runner
+            steps = int(runner.state()["step"])
+            trace, outer = interrupting(line, FILES), sys.gettrace()
+            sys.settrace(trace)
+            try:
+                runner.undo()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(outer)
+            assert runner.state()["step"] == runner.steps in (steps, steps - 1)
+            if trace.seen < line:  # type: ignore[attr-defined]
+                assert runner.state()["step"] == steps - 1
+                break
+            first = False  # a rate is set for the first time once
 
 
 def test_a_loss_that_is_lost_is_undone_and_told() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -171,10 +172,13 @@ def data_or_none(declared: Declared) -> Data | None:
     in files rows are read when they are needed."""
     if declared.data is None:
         return None
-    parts = declared.data.train, declared.data.validation
-    if all(x is None or isinstance(x, dict) for x in parts):
-        return _each(lambda name, x: x if is_stored(x) else rows_of(name, x), *parts)
-    return Data(*arrays_of(declared.model, *parts))
+    return Data(*(_given(declared, part) for part in vars(declared.data).values()))
+
+
+def _given(declared: Declared, part: Any) -> Any:
+    if isinstance(part, dict):
+        return {n: x if is_stored(x) else rows_of(n, x) for n, x in part.items()}
+    return arrays_of(declared.model, part)[0]
 
 
 def data_in_memory(declared: Declared) -> Data | None:
@@ -182,11 +186,14 @@ def data_in_memory(declared: Declared) -> Data | None:
     data = data_or_none(declared)
     if data is None:
         return None
-    return _each(lambda name, x: StoredArray(x)[:] if is_stored(x) else x, *vars(data).values())
+    parts = vars(data).values()
+    return Data(*(x and {name: _whole(array) for name, array in x.items()} for x in parts))
 
 
-def _each(made: Callable[[str, Any], Any], *parts: Mapping[str, Any] | None) -> Data:
-    return Data(*(x and {name: made(name, array) for name, array in x.items()} for x in parts))
+def _whole(array: Any) -> Any:
+    if not is_stored(array):
+        return array
+    return StoredArray(array)[:] if array.shape else np.asarray(array[()])
 
 
 def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:

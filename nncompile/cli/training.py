@@ -118,7 +118,8 @@ Elastic = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
-_GRAPHS = ("step", "gradient", "following", "following_of_sums")  # of a step
+# Of a step.
+_GRAPHS = ("step", "gradient", "gradient_of_batch", "following", "following_of_sums")
 
 Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]
 """From what `config.json` of a resumed run says and the options that hold now to what is trained,
@@ -213,13 +214,12 @@ class Training:
         if earlier:
             out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
         epochs, steps = self._length(trainer, saved, run)
-        parameters = trainer.params
+        counts = [x.size for x in trainer.params.values()]
         nodes = trainer.compiled.report.nodes
         parts = [n for n in _GRAPHS if f"{n}, ONNX" in nodes]
         how = "from the compile cache" if trainer.compiled.report.is_cached else "compiled"
         out.print(
-            f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "
-            f"{len(parameters)} tensors, "
+            f"{recipe.model.name}: {sum(counts):,} parameters in {len(counts)} tensors, "
             f"a step of {sum(nodes[f'{part}, ONNX'] for part in parts)} nodes, "
             f"{how} in {building.seconds:.2f} s"
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from nncompile.backends.onnx import OPSET, from_bytes
@@ -18,7 +17,7 @@ from nncompile.compiler.stages import Report, Stages, Target
 from nncompile.compiler.stored_sizes import as_json, from_json
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.dims import Dim
+from nncompile.ir.dims import Dim, product
 from nncompile.ir.graph import Graph
 from nncompile.passes import Observer, check_passes
 from nncompile.program.accumulation_halves import AccumulationHalves, accumulation_halves
@@ -41,7 +40,7 @@ from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
 
 # To which nothing is left to be reduced.
-_WHOLE = ("step", "steps", "following", "following_of_sums")
+_WHOLE = ("step", "steps", "gradient_of_batch", "following", "following_of_sums")
 _SIZELESS = ("update", "following", "following_of_sums", "apply")  # which no batch is in
 _APART = ("accumulate", "apply")  # whose graphs are not those of the step
 _GIVE = ("gradient", "accumulate")  # whose outputs are reduced, and become inputs of the others
@@ -63,6 +62,13 @@ class CompiledStep(Stages):
         """The optimized graph of the metrics and gradients, of some rows of a batch."""
         return self.optimized(
             "gradient", self._source("gradient"), losses=self.source.recipe.losses
+        )
+
+    @cached_property
+    def gradient_of_batch(self) -> Graph:
+        """The same of all rows of a batch."""
+        return self.optimized(
+            "gradient_of_batch", self.source.gradient, losses=self.source.recipe.losses
         )
 
     @cached_property
@@ -151,12 +157,11 @@ class CompiledStep(Stages):
         return {n: size for n in first if isinstance(n, sp.Symbol)}
 
     def files(self, name: str, kernels: bool) -> SizedFiles:
-        """The files of that graph, "step" or "gradient", with calls of native kernels or without,
-        for batches of the recipe and of other sizes."""
+        """The files of that graph, "step" or "gradient_of_batch", for batches of the recipe and of
+        other sizes; with calls of native kernels or without."""
         key = name, kernels
         if key not in self._files:
-            metadata = self.metadata if name in _WHOLE else self._metadata_of_half(name)
-            how: dict[str, Any] = {"metadata": metadata, "kernels": kernels}
+            how: dict[str, Any] = {"metadata": self.metadata, "kernels": kernels}
             whole = partial(self._content, name, **how)
             made = partial(self._made_for, name, **how)
             self._files[key] = SizedFiles(made, whole, self._batch_sizes)
@@ -181,6 +186,8 @@ class CompiledStep(Stages):
         """The graph of that name before the passes."""
         if name == "gradient":
             return self.source.gradient_of_rows
+        if name == "gradient_of_batch":
+            return self.source.gradient
         if name == "steps":
             return repeated(self.source.step, self.source.state_map)
         graph: Graph = getattr(self._accumulation if name in _APART else self.source, name)
@@ -227,8 +234,8 @@ class CompiledStep(Stages):
         state = self.source.initial() if state is None else state
         kernels = providers == "cpu" and native_library(native) is not None
         is_whole = in_place or ahead > 1 or profile is not None or providers != "cpu"
-        in_halves = not is_whole and self._pays_in_halves(state)
-        files = self.files("gradient" if in_halves else "step", kernels)
+        in_halves = not is_whole and self._pays_in_halves()
+        files = self.files("gradient_of_batch" if in_halves else "step", kernels)
 
         def suited(shapes: Shapes) -> bytes:
             return files.of(self.sizes(shapes))
@@ -252,12 +259,13 @@ class CompiledStep(Stages):
             return AheadStepRunner(content, state, **options, ahead=ahead)
         return StepRunner(content, state, **options, metrics_on_host=True)
 
-    def _pays_in_halves(self, state: Mapping[str, Any]) -> bool:
-        """Whether such a state is so large that it is held once, which takes two runs to a step.
-        They cannot be told apart where an update sees what an earlier one makes of the batch."""
-        written = [x for path, x in state.items() if path in self.source.state_map]
-        is_large = sum(np.asarray(x).nbytes for x in written) >= LARGE
-        return is_large and not self.source.reductions.later
+    def _pays_in_halves(self) -> bool:
+        """Whether the state is so large that it is held once, which takes two runs to a step. They
+        cannot be told apart where an update sees what an earlier one makes of the batch."""
+        source = self.source
+        types = [source.state[path] for path in source.state_map]
+        size = sum(int(product(t.shape)) * t.dtype.numpy.itemsize for t in types)
+        return size >= LARGE and bool(source.gradient.outputs) and not source.reductions.later
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata: what maps each state input to the output with its next value, and what

@@ -6,28 +6,54 @@ the next step begins or the state is asked for. So a step can be undone: its gra
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import onnx
 
-from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.errors import BackendError, CompileError
 from nncompile.ir.types import Array
-from nncompile.program.first_row import FIRST_ROW
-from nncompile.runtime.buffers import buffer_of, view_of
+from nncompile.runtime.buffers import (
+    array_of,
+    bits_of,
+    buffer_at,
+    buffer_like,
+    buffer_of,
+    view_of,
+)
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.native import Library
 from nncompile.runtime.position import Position
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, State, StepRunner
-from nncompile.runtime.session import Model, Session
+from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.runtime.stopping import Stop
 
 LARGE = 2**26
-"""Bytes of a state that is held once. A second run to a step takes some microseconds, and what
-passes over as many bytes takes milliseconds."""
+"""Bytes of a state that is held once. A smaller one is little beside the rest of a process, and a
+second run would be seen in the time of its steps."""
 NUMBER = "step"
 """The state that counts the steps."""
+
+_LEAST = "least (int64 x) => (int64 y) { y = Identity (x) }"
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _alone(method: M) -> M:
+    """A method that no other thread is in, or in another of these: who looks at the state while it
+    is trained makes no update of its own."""
+
+    @wraps(method)
+    def called(self: HalvesRunner, *args: Any, **options: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **options)
+
+    return cast(M, called)
 
 
 class HalvesRunner(StepRunner):
@@ -38,8 +64,9 @@ class HalvesRunner(StepRunner):
     _shares_memory = True  # the runs of the two halves take turns
     _takes_examples = False  # but gradients, which parameters of no elements have, too
     _lost: BackendError | None = None  # where an update failed while it wrote the state
-    _given: Mapping[str, Array] = {}  # what takes the place of states after the last step
-    # The runner before this one, which has the state before the last step, and what else this has.
+    _unfilled: Mapping[str, Array] = {}  # what was put, once the update is made that goes before
+    # The runner before this one, which has the state before the last step, and the states that
+    # only this one has.
     _earlier: tuple[HalvesRunner, Mapping[str, Array]] | None = None
 
     def __init__(
@@ -57,16 +84,27 @@ class HalvesRunner(StepRunner):
         after: StepRunner | None = None,
         native: bool | None = None,
     ) -> None:
+        self._lock = threading.RLock()
         alike: dict[str, Any] = {"providers": providers, "threads": threads, "native": native}
         super().__init__(update, state, after=after, in_place=True, **alike)
+        weakref.finalize(self, _give_back).atexit = False
         alike |= {"reuse": reuse, "check": check, "instead": instead}
-        self._gradient = _Gradient(self, gradient, results, **alike)
+        self._gradient = _Gradient(self._sets, gradient, **alike)
+        self._gradient.hand_over(self._batch_ports, results)
         for name, buffer in self._gradient.bound.items():
             for binding in self._bindings:
                 binding.bind_ortvalue_input(name, buffer)
         self._batch_ports = [p for p in self._batch_ports if p.name not in self._gradient.bound]
         known = {port.name for port in self._gradient.ports}
         self._others = [port for port in ports if port.name not in known]
+
+    def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
+        read = {name: buffer_of(x) for name, x in first.items()}
+        apart = (self.state_map.keys() - self._shared) & first.keys()
+        other = {name: buffer_like(first[name]) for name in apart}
+        if NUMBER in other:  # which tells whether an update was made
+            other[NUMBER].update_inplace(bits_of(first[NUMBER]))
+        return read, {**read, **other}
 
     @property
     def ports(self) -> list[Port]:
@@ -83,41 +121,53 @@ class HalvesRunner(StepRunner):
         """The number of steps made, without those that were undone."""
         return self._at.steps + (self._at.due is not None)
 
+    @_alone
     def step(self, batch: Mapping[str, Any]) -> None:
         """The update of the step before, and the gradients of one on `batch`; see
         `StepRunner.step`."""
-        self._catch_up()
         if self._others and isinstance(batch, Mapping):
-            names = {port.name for port in self._others}
-            check_feeds(self._others, {n: x for n, x in batch.items() if n in names})
-            batch = {name: x for name, x in batch.items() if name not in names}
-        number = self._number_in(self._at.current) + 1
+            arrays = check_feeds(self.ports, batch)
+            batch = {port.name: arrays[port.name] for port in self._gradient.ports}
+        self._catch_up()
         self._earlier = None
+        side = self._gradient.side = self._at.current
         self._gradient.stop = self.stop
         self._gradient.step(batch)
-        self._at = self._at._replace(due=number)
+        self._at = self._at._replace(due=self._number_in(side) + 1)
 
     def _catch_up(self) -> None:
         """Makes the update of the last step, if that is still to be made, and then goes on from
-        what was given in its place."""
-        if self._lost is not None:
-            raise self._lost
+        what was put in its place."""
+        self._check_state()
+        at = self._at
+        if at.due is not None:
+            self._unfilled = at.put
         if self._is_due:
             try:
                 super().step(self._gradient.handed(port.name for port in self._batch_ports))
-            except BackendError as error:
+            except Exception as error:
+                about = error if isinstance(error, CompileError) else None
                 self._lost = BackendError(
-                    f"{error.problem}: this was while the state was written, which is lost",
-                    rows=error.rows,
+                    f"{about.problem if about else error}: this was while the state was written, "
+                    "which is lost",
+                    rows=about.rows if about else (),
                     hint="go on from a checkpoint: runner.load(state), trainer.load(path)",
                 )
                 raise self._lost from error
-        elif self._at.due is not None:  # an interrupt came between its run and the position
-            self._at = Position(self._at.steps + 1, self._turns[self._turn][1])
-        if self._given:
-            for side in range(len(self._sets)):
-                self._fill(side, self._given)
-            self._given = {}
+        elif at.due is not None:  # an interrupt came between its run and the position
+            self._at = Position(at.steps + 1, self._turns[self._turn][1])
+        if put := self._unfilled or self._at.put:
+            self._fill_all(put)
+            self._unfilled, self._at = {}, self._at._replace(put={})
+
+    def _check_state(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _fill_all(self, arrays: Mapping[str, Array]) -> None:
+        self._fill(0, arrays)
+        apart = [n for n in arrays if self._sets[0][n] is not self._sets[1][n]]
+        self._fill(1, {name: arrays[name] for name in apart})
 
     @property
     def _is_due(self) -> bool:
@@ -136,29 +186,33 @@ class HalvesRunner(StepRunner):
     @property
     def can_undo(self) -> bool:
         """Whether `undo` can go back to the state before the last step."""
-        return self._is_due or self._earlier is not None
+        return self._lost is None and (self._is_due or self._earlier is not None)
 
+    @_alone
     def undo(self) -> bool:
         """Gives up the last step, whose metrics stay available. False where its update is made."""
         at = self._at
-        if self._is_due:
-            self._at, self._given = at._replace(due=None, read=at.current), {}
-            return True
-        if self._earlier is None:
+        if not self.can_undo:
             return False
-        other, own = self._earlier
-        self._at = at._replace(steps=at.steps - 1, read=at.current)
-        self._earlier, self._given = None, {**other.before(), **own}
+        if self._is_due:
+            self._at = at._replace(due=None, read=at.current, put={})
+            self._unfilled = {}
+            return True
+        before = self.before()
+        self._at = at._replace(steps=at.steps - 1, read=at.current, put=before)
+        self._earlier = None
         self._catch_up()
         return True
 
     @property
     def knows_before(self) -> bool:
         """Whether `before` has the state before the last step."""
-        return self.can_undo or self._at.read >= 0
+        return self.can_undo or (self._lost is None and self._at.read >= 0)
 
+    @_alone
     def before(self) -> dict[str, Array]:
         """A copy of the state before the last step; see `knows_before`."""
+        self._check_state()
         if self._earlier is None:
             return super().before()
         other, own = self._earlier
@@ -172,43 +226,67 @@ class HalvesRunner(StepRunner):
         """A copy of the state after the last step."""
         return self.look(self._sets[0])
 
+    @_alone
     def look(self, names: Iterable[str]) -> dict[str, Array]:
         """Copies of those parts of the state after the last step, which can be undone then."""
         names = list(names)
         if not self._is_due:
             self._catch_up()
             return super().look(names)
-        changed = [n for n in names if n in self.state_map and n not in self._given]
-        feeds = {**super().views(), **self._gradient.handed()}
-        results = self.session.run(feeds, [self.state_map[name] for name in changed])
-        found = {name: results[self.state_map[name]] for name in changed}
-        found |= super().look(n for n in names if n not in found and n not in self._given)
-        return {n: found[n] if n in found else self._given[n].copy() for n in names}
+        self._check_state()
+        put = self._at.put
+        changed = [n for n in names if n in self.state_map and n not in put]
+        found = self._next(changed) if changed else {}
+        found |= super().look(n for n in names if n not in found and n not in put)
+        return {n: found[n] if n in found else put[n].copy() for n in names}
 
+    def _next(self, names: Sequence[str]) -> dict[str, Array]:
+        """Those states after the update that is still to be made."""
+        binding = self.session.onnxruntime.io_binding()
+        rest = self._gradient.handed(port.name for port in self._batch_ports)
+        inputs = {**self._sets[self._at.current], **self._gradient.bound}
+        inputs |= {name: buffer_of(x) for name, x in rest.items()}
+        for name, buffer in inputs.items():
+            binding.bind_ortvalue_input(name, buffer)
+        dtypes = {port.name: port.dtype for port in self._state_ports}
+        found = {name: np.empty(self._sets[0][name].shape(), dtypes[name]) for name in names}
+        for name, array in found.items():
+            binding.bind_ortvalue_output(self.state_map[name], buffer_at(array))
+        try:
+            self.session.run_first(binding)  # which leaves nothing in the memory that is shared
+        except RUN_ERRORS as error:
+            raise self.session.failure(error, rest, self.model) from error
+        return found
+
+    @_alone
     def views(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """The state after the last step, or those parts of it; see `StepRunner.views`. A step is
         not undone after that, unless it changes none of them."""
         names = list(self._sets[0] if names is None else names)
-        if any(name in self.state_map or name in self._given for name in names):
+        if any(name in self.state_map for name in names):
             self._catch_up()
-        return super().views(names)
+            self._earlier = None
+        put = self._at.put
+        found = super().views(n for n in names if n not in put)
+        return {n: found[n] if n in found else put[n].copy() for n in names}
 
+    @_alone
     def put(self, arrays: Mapping[str, Any]) -> None:
         """Goes on with these values of parts of the state that no step changes, after the last
         one; see `StepRunner.put`."""
         ports = [port for port in self._state_ports if port.name in arrays]
-        self._given = {
-            **self._given,
-            **{name: x.copy() for name, x in check_feeds(ports, arrays).items()},
-        }
+        given = {name: x.copy() for name, x in check_feeds(ports, arrays).items()}
+        self._at = self._at._replace(put={**self._at.put, **given})
         if not self._is_due:
             self._catch_up()
 
+    @_alone
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
-        self._given = check_feeds(self._state_ports, state)
-        # An interrupt from here on leaves what it takes to go on with the filling.
-        self._at = self._at._replace(due=None, read=-1)
+        arrays = check_feeds(self._state_ports, state)
+        # In one assignment: what an interrupt leaves after it is the new state.
+        self._at = self._at._replace(steps=self.steps, due=None, read=-1, put=arrays)
+        self._unfilled = {}
         self._lost = self._earlier = None
         self._catch_up()
 
@@ -221,23 +299,32 @@ class HalvesRunner(StepRunner):
 
 
 class _Gradient(StepRunner):
-    """The first half, which reads the state of a runner where it lies. `results` are the metrics
-    among its outputs."""
+    """The first half, which reads a state where it lies: in that of the `sets` of buffers that
+    `side` is the number of."""
 
     _shares_memory = True
+    side = 0
 
-    def __init__(
-        self, owner: HalvesRunner, model: Model, results: Sequence[str], **options: Any
-    ) -> None:
-        self._owner = owner
-        state = {**owner.views(), FIRST_ROW: np.zeros((), np.int64)}
+    def __init__(self, sets: tuple[State, ...], model: Model, **options: Any) -> None:
+        self._lent = sets
+        state = {name: view_of(buffer) for name, buffer in sets[0].items()}
         super().__init__(model, state, metrics_on_host=True, **options)
+
+    def hand_over(self, ports: Sequence[Port], results: Sequence[str]) -> None:
+        """Says what the update takes; `results` are the metrics."""
         outputs = [port.name for port in self.session.outputs]
-        given = {name.removesuffix(".next") + ".reduced": name for name in outputs}
-        self._handed = {port.name: given.get(port.name, port.name) for port in owner._batch_ports}
+        passed = {name.removesuffix(".next") + ".reduced": name for name in outputs}
+        self._sources = {port.name: passed.get(port.name, port.name) for port in ports}
         # By the names of the update, what it reads where it lies.
-        self.bound = {n: self._fixed[x] for n, x in self._handed.items() if x in self._fixed}
+        self.bound = {n: self._fixed[x] for n, x in self._sources.items() if x in self._fixed}
         self._results = [port for port in self._results if port.name in {*results}]
+
+    def handed(self, names: Iterable[str]) -> dict[str, Array]:
+        """Of what the update takes, those parts."""
+        values = dict(self._fixed)
+        if self._free:
+            values |= zip(self._order, self._at.binding.get_outputs(), strict=True)
+        return {name: array_of(values[self._sources[name]]) for name in names}
 
     def _first_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
         return {port.name: state[port.name] for port in self._state_ports}
@@ -246,17 +333,25 @@ class _Gradient(StepRunner):
         return {}  # what it gives of the next state is handed over
 
     def _buffers(self, first: Mapping[str, Array]) -> tuple[State, ...]:
-        own = {n: buffer_of(x) for n, x in first.items() if n == FIRST_ROW}
-        return tuple({n: {**buffers, **own}[n] for n in first} for buffers in self._owner._sets)
+        return tuple({name: buffers[name] for name in first} for buffers in self._lent)
 
     @property
     def _turn(self) -> int:
-        return self._owner._at.current
+        return self.side
 
-    def handed(self, names: Iterable[str] | None = None) -> dict[str, Array]:
-        """What the update takes, or those parts of it."""
-        values = dict(self._fixed)
-        if self._free:
-            values |= zip(self._order, self._at.binding.get_outputs(), strict=True)
-        names = self._handed if names is None else names
-        return {name: view_of(values[self._handed[name]]) for name in names}
+
+def _give_back() -> None:
+    """Gives the memory that the two halves shared back to the system, when their runner is gone."""
+    session = _least_session()
+    binding = session.onnxruntime.io_binding()
+    binding.bind_cpu_input("x", np.zeros((), np.int64))
+    binding.bind_output("y", "cpu")
+    session.run_first(binding)
+
+
+@cache
+def _least_session() -> Session:
+    opset = onnx.helper.make_opsetid("", 21)
+    graph = onnx.parser.parse_graph(_LEAST)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    return Session(model, threads=1, shares_memory=True)

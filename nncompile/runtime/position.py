@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -17,4 +19,5 @@ class Position(NamedTuple):
     equal: bool = True  # whether what has no next value is the same in all sets
     kept: int = -1  # the set that no step writes to
     since: int = 0  # steps made since it held the state
-    due: int | None = None  # the number of the state that an update is still to be made for
+    due: int | None = None  # the number of the state that an update leads to, until it is noted
+    put: Mapping[str, Any] = MappingProxyType({})  # what takes the place of states after that

@@ -164,7 +164,7 @@ class StepRunner:
         earlier = other.before()
         arrays = {name: earlier.get(name, array) for name, array in state.items()}
         self._fill(1, check_feeds(self._state_ports, arrays))
-        return Position(at.steps, read=1, can_undo=at.can_undo, equal=False)
+        return Position(other.steps, read=1, can_undo=at.can_undo, equal=False)
 
     @property
     def ports(self) -> list[Port]:

@@ -139,7 +139,7 @@ class SettableRates:
         rate = group.settable if self._can_set(group) else group.rate
         names = [p for p in group.settable.initial if p in self.compiled.source.state]
         updates = self._loop.step // self.recipe.accumulate
-        now = rate_at(rate, updates, self._loop.runner.look(names))
+        now = rate_at(rate, updates, self._loop.runner.views(names))
         assert now is not None  # the state has all that it follows
         return now
 
