@@ -156,7 +156,7 @@ class HalvesRunner(StepRunner):
                 raise self._lost from error
         elif at.due is not None:  # an interrupt came between its run and the position
             self._at = Position(at.steps + 1, self._turns[self._turn][1])
-        if put := self._unfilled or self._at.put:
+        if put := {**self._unfilled, **self._at.put}:
             self._fill_all(put)
             self._unfilled, self._at = {}, self._at._replace(put={})
 
@@ -199,8 +199,8 @@ class HalvesRunner(StepRunner):
             self._unfilled = {}
             return True
         before = self.before()
+        self._earlier = None  # before, for an interrupt: a step is not undone twice
         self._at = at._replace(steps=at.steps - 1, read=at.current, put=before)
-        self._earlier = None
         self._catch_up()
         return True
 
@@ -284,10 +284,10 @@ class HalvesRunner(StepRunner):
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
         arrays = check_feeds(self._state_ports, state)
+        self._earlier = None
         # In one assignment: what an interrupt leaves after it is the new state.
         self._at = self._at._replace(steps=self.steps, due=None, read=-1, put=arrays)
-        self._unfilled = {}
-        self._lost = self._earlier = None
+        self._unfilled, self._lost = {}, None
         self._catch_up()
 
     def _following(self, other: StepRunner, state: Mapping[str, Array]) -> Position:
