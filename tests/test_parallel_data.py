@@ -167,3 +167,12 @@ def test_a_loss_of_no_data_and_parameters_of_no_elements() -> None:
     one = fitted(Trainer(compiled, threads=1))
     for trainer in together(2, compiled):
         assert_same(trainer.params, one.params)
+
+
+def test_the_monitor_of_a_loss_of_no_data_knows_their_number(tmp_path: Path) -> None:
+    def drawn(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
+        return {"loss": (random_normal((image.shape[0], 3)) >> Dense(2, name="out")).mean()}
+
+    run = RunDirectory(tmp_path / "run")
+    fitted(Trainer(compile_step(recipe(drawn)), threads=1), callbacks=run)
+    assert "report.html" in [file.name for file in run.files]

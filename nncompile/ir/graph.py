@@ -127,6 +127,21 @@ def sizes_within(op: Op) -> set[sp.Symbol]:
     return sizes | sizes_in(op.attributes.values())
 
 
+def needed(outputs: Iterable[Value], leaves: Iterable[Value]) -> tuple[Value, ...]:
+    """Those of the leaves, in their order, that the outputs are computed of: of their numbers, or
+    of their sizes alone."""
+    nodes, leaves = toposort(outputs), list(leaves)
+    found = {v for v in nodes if isinstance(v.op, Input)}
+    missing = symbols(d for v in nodes for t in component_types(v.type) for d in t.shape)
+    missing = missing.union(*(sizes_within(v.op) for v in nodes))
+    missing -= {d for leaf in found for d in leaf.shape}
+    for leaf in leaves:
+        if not missing.isdisjoint(leaf.shape):
+            found.add(leaf)
+            missing -= {*leaf.shape}
+    return tuple(leaf for leaf in leaves if leaf in found)
+
+
 def graphs_within(op: Op) -> list[Graph]:
     """The graphs in the fields of an op."""
     inner: list[Graph] = []

@@ -16,13 +16,12 @@ from nncompile.diagnostics.errors import GradientError, ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
-from nncompile.ir.basic import SizeOf, cast, size_value
+from nncompile.ir.basic import cast, size_value
 from nncompile.ir.broadcasting import zeros_like
-from nncompile.ir.dims import symbols
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, needed, toposort
 from nncompile.ir.op import Value, described
-from nncompile.ir.types import Type, component_types, f64
+from nncompile.ir.types import Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.optim.schedules import TRAINING, Stateful
 from nncompile.program.descent import descended, groups, wide
@@ -122,12 +121,12 @@ class _Composition:
         every = (*state.values(), *data.values())
         return Step(
             recipe=self.recipe,
-            gradient=self._graph("gradient", gradient, _inputs(gradient, every)),
-            in_turn=self._graph("in_turn", in_turn, _inputs(in_turn, every))
+            gradient=self._graph("gradient", gradient, needed(gradient.values(), every)),
+            in_turn=self._graph("in_turn", in_turn, needed(in_turn.values(), every))
             if self.reductions.later
             else None,
             update=self._graph(
-                "update", deferred, _inputs(deferred, (*state.values(), *updated.leaves))
+                "update", deferred, needed(deferred.values(), (*state.values(), *updated.leaves))
             ),
             step=self._graph("step", outputs, every),
             evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
@@ -307,17 +306,3 @@ def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -
         hint="integers, comparisons, rounding and stop_gradient pass no gradient; "
         "train a smooth loss and report this one as a metric",
     )
-
-
-def _inputs(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The leaves that the outputs are computed of: of their numbers, or of their sizes alone."""
-    found = leaves_of(outputs.values())
-    nodes = toposort(outputs.values())
-    sizes = {n for v in nodes for t in component_types(v.type) for n in symbols(t.shape)}
-    sizes |= {n for v in nodes if isinstance(v.op, SizeOf) for n in symbols([v.op.size])}
-    sizes -= {n for leaf in found for n in leaf.shape}
-    for leaf in leaves:
-        if not sizes.isdisjoint(leaf.shape):
-            found |= {leaf}
-            sizes -= {*leaf.shape}
-    return tuple(leaf for leaf in leaves if leaf in found)

@@ -14,11 +14,11 @@ from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_
 from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import Location, current_scope
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.dims import Dim, symbols
-from nncompile.ir.graph import Graph, Input, input_of, sizes_within, toposort
+from nncompile.ir.dims import Dim
+from nncompile.ir.graph import Graph, Input, input_of, needed, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
-from nncompile.ir.types import component_types, i64
+from nncompile.ir.types import i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
@@ -337,15 +337,7 @@ class Model(Presented, SuggestsNames):
         chosen = {name: self.outputs[name] for name in names}
         plain = Graph(self.name, chosen, (), self.graph.locations, self.doc or self.graph.doc)
         plain = inference(plain)
-        leaves = set(leaves_of(plain.outputs.values()))
-        missing = symbols(d for v in plain.nodes for t in component_types(v.type) for d in t.shape)
-        missing = missing.union(*(sizes_within(v.op) for v in plain.nodes))
-        missing -= {d for leaf in leaves for d in leaf.shape}
-        for leaf in self.inputs.values():
-            if missing & set(leaf.shape):
-                leaves.add(leaf)
-                missing -= set(leaf.shape)
-        ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in leaves)
+        ordered = needed(plain.outputs.values(), self.graph.leaves.values())
         return Graph(plain.name, plain.outputs, ordered, plain.locations, plain.doc)
 
     @cached_property

@@ -21,12 +21,11 @@ from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import abs, sqrt, where
 from nncompile.ir.basic import cast
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, needed
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f64
 from nncompile.program.composition import compose
-from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step
 from nncompile.program.updated_state import Window
@@ -110,8 +109,7 @@ class _Plan:
         for name, units in self.hidden.items():
             for figure, value in units.figures().items():
                 self.outputs[_output(figure, name)] = value
-        leaves = leaves_of(self.outputs.values())
-        inputs = tuple(leaf for leaf in source.step.inputs if leaf in leaves)
+        inputs = needed(self.outputs.values(), source.step.inputs)
         self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._locations)
 
     def _measure(self, update: minimize, recipe: Recipe, source: Step) -> None:
