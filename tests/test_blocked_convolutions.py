@@ -46,29 +46,20 @@ def convolution(operator: str, weight: tuple[int, ...], **attributes: Any) -> on
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-@pytest.fixture(scope="module")
-def own_block() -> int:
-    """The channels of a block of this processor: 8 with AVX2, where steps do without."""
-    for size in (layout.BLOCK, 8):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, "BLOCK", size)
-            if layout.has_blocks.__wrapped__():
-                return size
-    pytest.skip("this processor has no blocks of channels")
-
-
 @pytest.fixture
-def blocks(own_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks that this processor has."""
-    monkeypatch.setattr(layout, "BLOCK", own_block)
+def size() -> int:
+    """The channels of a block of this processor."""
+    size = layout.block_size()
+    if size is None:
+        pytest.skip("this processor has no blocks of channels")
+    return size
 
 
-@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("name", CASES)
-def test_the_kernel_computes_what_the_operator_does(name: str) -> None:
+def test_the_kernel_computes_what_the_operator_does(name: str, size: int) -> None:
     operator, weight, attributes = CASES[name]
     plain = convolution(operator, weight, **attributes)
-    rewritten = layout.blocked(plain)
+    rewritten = layout.blocked(plain, size)
     kernels = [node.op_type for node in rewritten.graph.node if node.domain == layout.DOMAIN]
     assert kernels == ["ReorderInput", "Conv", "ReorderOutput"]
     assert all(node.name.startswith("net/conv") for node in rewritten.graph.node)  # for profiles
@@ -81,18 +72,23 @@ def test_the_kernel_computes_what_the_operator_does(name: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", layout.BLOCKS)
 @pytest.mark.parametrize("name", LEFT)
-def test_others_stay_as_they_are(name: str) -> None:
+def test_others_stay_as_they_are(name: str, size: int) -> None:
     operator, weight, attributes = LEFT[name]
     plain = convolution(operator, weight, **attributes)
-    assert layout.blocked(plain) is plain
+    assert layout.blocked(plain, size) is plain
 
 
-def test_blocks_of_another_size_are_not_used(
-    own_block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layout, "BLOCK", 24 - own_block)
-    assert not layout.has_blocks.__wrapped__()
+def test_channels_are_whole_blocks() -> None:
+    plain = convolution("Conv", (8, 24, 3, 3))
+    assert layout.blocked(plain, 16) is plain
+    assert layout.blocked(plain, 8) is not plain
+
+
+def test_blocks_of_another_size_are_not_used(size: int) -> None:
+    assert layout.has_blocks(size)
+    assert not layout.has_blocks(sum(layout.BLOCKS) - size)
 
 
 @model
@@ -102,8 +98,7 @@ def net(x: Any = f32["batch", 16, 8, 8], label: Any = i64["batch"]) -> dict[str,
     return {"loss": cross_entropy(x >> flatten, label)}
 
 
-@pytest.mark.usefixtures("blocks")
-def test_a_step_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_same_in_blocks(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     step = compile_step(training(net, optimizer=sgd(0.1), batch_size=4))
     assert layout.DOMAIN not in str(step.step_model)
     rng = np.random.default_rng(0)
@@ -119,8 +114,8 @@ def test_a_step_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         return Session(run, *args, **options)
 
     monkeypatch.setattr(layout, "Session", session)
-    for has_blocks in (True, False):
-        monkeypatch.setattr(layout, "has_blocks", lambda has_blocks=has_blocks: has_blocks)
+    for block_size in (size, None):
+        monkeypatch.setattr(layout, "block_size", lambda block_size=block_size: block_size)
         runner = step.runner(threads=1, native=False)
         runner.step(batch)
         states.append(runner.state())

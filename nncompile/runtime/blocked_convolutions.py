@@ -26,8 +26,8 @@ from nncompile.runtime.providers import Provider, resolve_providers
 from nncompile.runtime.session import Model, Session
 
 DOMAIN = "com.microsoft.nchwc"
-# With AVX-512. On other processors nobody has measured whether it is worth it.
-BLOCK = 16
+# Channels of a block: with AVX-512 and on ARM; with AVX2.
+BLOCKS = (16, 8)
 # Above, rearranging the weights takes longer than the kernel gains, for images that are small then.
 LARGEST = 600_000
 
@@ -48,12 +48,20 @@ def _rewritten(model: Model) -> Model:
         parsed = model
     else:
         return model
-    result = blocked(parsed)
-    return result if result is not parsed and has_blocks() else model
+    if all(blocked(parsed, size) is parsed for size in BLOCKS):
+        return model
+    size = block_size()
+    result = parsed if size is None else blocked(parsed, size)
+    return model if result is parsed else result
 
 
 @cache
-def has_blocks() -> bool:
+def block_size() -> int | None:
+    """How many channels a block has on this processor; None where it has no such kernel."""
+    return next((size for size in BLOCKS if has_blocks(size)), None)
+
+
+def has_blocks(size: int) -> bool:
     """Whether the kernel of this processor has blocks of that size: it computes what the operator
     does."""
     rng = np.random.default_rng(0)
@@ -65,7 +73,7 @@ def has_blocks() -> bool:
     try:
         expected, found = (
             Session(m, threads=1, optimization="basic").run(feeds)["y"]
-            for m in (model, blocked(model))
+            for m in (model, blocked(model, size))
         )
     except BackendError:  # of a processor or a version that has no such kernel
         return False
@@ -82,9 +90,9 @@ def _example(feeds: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def blocked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the kernel for all convolutions that it is for, in its main graph; the model
-    itself where it has none of them."""
+def blocked(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """The model with the kernel for all convolutions that it is for, in its main graph, in blocks
+    of that size; the model itself where it has none of them."""
     weights = {
         info.name: [d.dim_value for d in info.type.tensor_type.shape.dim]
         for info in model.graph.input
@@ -96,12 +104,12 @@ def blocked(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in ("Conv", "ConvTranspose")
         and not node.domain
         and node.input[1] in weights
-        and _has_kernel(node, weights[node.input[1]])
+        and _has_kernel(node, weights[node.input[1]], size)
     }
     if not found:
         return model
     result = deepcopy(model)
-    rewriter = _Rewriter()
+    rewriter = _Rewriter(size)
     for i, node in enumerate(model.graph.node):
         if i in found:
             rewriter.add(node, found[i])
@@ -113,15 +121,15 @@ def blocked(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _has_kernel(node: onnx.NodeProto, shape: Sequence[int]) -> bool:
+def _has_kernel(node: onnx.NodeProto, shape: Sequence[int], size: int) -> bool:
     """Whether there is a kernel for a node with weights of that shape, which gains more than the
-    layout costs."""
+    layout costs, in blocks of that size."""
     attributes = attributes_of(node)
     if len(shape) != 4 or attributes.get("group", 1) != 1 or "auto_pad" in attributes:
         return False
     if math.prod(shape[2:]) == 1 or not 0 < math.prod(shape) <= LARGEST:
         return False
-    if shape[0] % BLOCK or shape[1] % BLOCK:
+    if shape[0] % size or shape[1] % size:
         return False
     if node.op_type == "Conv":
         return True
@@ -131,9 +139,10 @@ def _has_kernel(node: onnx.NodeProto, shape: Sequence[int]) -> bool:
 
 
 class _Rewriter:
-    """The nodes of the new graph; what two nodes need is made once."""
+    """The nodes of the new graph, in blocks of that size; what two nodes need is made once."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
         self._known: dict[Any, str] = {}
@@ -150,7 +159,8 @@ class _Rewriter:
             weight, order, channels = self._turned(node, weight), [2, 0, 4, 5, 1, 3], shape[1]
             reach = [d * (n - 1) for d, n in zip(dilations, shape[2:], strict=True)]
             pads = [n - pad for n, pad in zip(reach * 2, pads, strict=True)]
-        parts = [shape[0] // BLOCK, BLOCK, shape[1] // BLOCK, BLOCK, *shape[2:]]
+        size = self.size
+        parts = [shape[0] // size, size, shape[1] // size, size, *shape[2:]]
         split = self._made(node, "Reshape", [weight, self._ints(parts)])
         moved = self._made(node, "Transpose", [split], perm=order)
         sizes = [channels, shape[0] + shape[1] - channels, *shape[2:]]
