@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,7 @@ class ReducedStepRunner(StepRunner):
     reduction makes right, and what `StepRunner` does."""
 
     _takes_examples = False  # but gradients, which parameters of no elements have, too
+    _takes_turns = True  # with that of the gradients
     _sections: tuple[Section, ...] = ()  # what a process owns a part of alone
 
     def __init__(
@@ -59,8 +59,12 @@ class ReducedStepRunner(StepRunner):
         source = compiled.source
         _check_reducible(source)
         self._processes, self._source = processes, source
-        start = partial(step_session, providers=providers, threads=threads, native=native)
-        self._new_session: Callable[[bytes], Session] = start
+        about: dict[str, Any] = {"threads": threads, "native": native, "takes_turns": True}
+
+        def start(model: bytes) -> Session:
+            return step_session(model, providers, **about)
+
+        self._new_session = start
         stages, half = self._stages_of(source), None
         self._half: Session | StagedHalf | OverlappedHalf
         self._early = self._buckets(source, stages)

@@ -32,6 +32,7 @@ from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, State, StepRunner
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.runtime.stopping import Stop
+from nncompile.runtime.tiled_session import update_session
 
 LARGE = 2**26
 """Bytes of a state that is held once. A smaller one is little beside the rest of a process, and a
@@ -61,8 +62,9 @@ class HalvesRunner(StepRunner):
     that are no state, `results` its outputs that are none. See `StepRunner`, also for the other
     options; of a state whose next value nothing reads later in the update there is one copy."""
 
-    _shares_memory = True  # the runs of the two halves take turns
+    _shares_memory = _takes_turns = True
     _takes_examples = False  # but gradients, which parameters of no elements have, too
+    _session_of = staticmethod(update_session)
     _lost: BackendError | None = None  # where an update failed while it wrote the state
     _unfilled: Mapping[str, Array] = {}  # what was put, once the update is made that goes before
     # The runner before this one, which has the state before the last step, and the states that
@@ -242,7 +244,7 @@ class HalvesRunner(StepRunner):
 
     def _next(self, names: Sequence[str]) -> dict[str, Array]:
         """Those states after the update that is still to be made."""
-        binding = self.session.onnxruntime.io_binding()
+        binding = self.session.io_binding()
         rest = self._gradient.handed(port.name for port in self._batch_ports)
         inputs = {**self._sets[self._at.current], **self._gradient.bound}
         inputs |= {name: buffer_of(x) for name, x in rest.items()}
@@ -302,7 +304,7 @@ class _Gradient(StepRunner):
     """The first half, which reads a state where it lies: in that of the `sets` of buffers that
     `side` is the number of."""
 
-    _shares_memory = True
+    _shares_memory = _takes_turns = True
     side = 0
 
     def __init__(self, sets: tuple[State, ...], model: Model, **options: Any) -> None:

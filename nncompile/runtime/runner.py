@@ -76,7 +76,9 @@ class StepRunner:
     _turns: Sequence[tuple[int, int]] = ((0, 1), (1, 0))  # sets that a step reads, and writes
     stop: Stop | None = None  # by which another thread ends the steps made from now on
     _shares_memory = False  # of its runs with those of other sessions
+    _takes_turns = False  # with other sessions, in each step
     _takes_examples = True  # what is fed to it
+    _session_of: Callable[..., Session] = staticmethod(step_session)
 
     def __init__(
         self,
@@ -99,13 +101,14 @@ class StepRunner:
         self._check = check
         self._instead = instead
         self._start = partial(
-            step_session,
+            self._session_of,
             providers=providers,
             threads=threads,
             reuse=reuse,
             profile=profile,
             native=native,
             shares_memory=self._shares_memory,
+            takes_turns=self._takes_turns,
         )
         self._first: Model = step
         self.session, shared = self._started(step)
@@ -339,7 +342,8 @@ class StepRunner:
             session = self._start(model, optimized=file)
             if session.device[0] != "cpu":
                 return session, frozenset()
-            return session, overwritten(onnx.load(file), state_map(session))
+            written = overwritten(onnx.load(file), state_map(session))
+            return session, written | session.written
 
     def _add(self, model: Model, session: Session, overwrites: frozenset[str]) -> None:
         # What it may not write over is written elsewhere, and then copied.
@@ -357,7 +361,7 @@ class StepRunner:
         self.model, self.session, self._bindings, self._runs, self._apart = self._ready[id(model)]
 
     def _bind(self, session: Session, current: State, following: State) -> ort.IOBinding:
-        binding = session.onnxruntime.io_binding()
+        binding = session.io_binding()
         for name, buffer in current.items():
             binding.bind_ortvalue_input(name, buffer)
         for name, result in self.state_map.items():

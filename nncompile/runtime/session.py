@@ -74,6 +74,8 @@ _CPU = ["CPUExecutionProvider"]
 # all of them: results are far off. This has such CPUs take another way, and is nothing to others.
 _EXACT_INTEGERS = "session.x64quantprecision", "1"
 _SHARING = "session.use_env_allocators", "1"
+# After a run its threads do not look out for the next one: they would take cores from others.
+_RESTING = "session.force_spinning_stop", "1"
 _WITHOUT_WAITING = "disable_synchronize_execution_providers"
 _NOT_TEXT = "has names that are not text in UTF-8"
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
@@ -100,12 +102,15 @@ class Session:
     kernels that the model calls are used where they are installed, unless `native` is False; then
     `library` says which. `optimized` is a file that the model is written to as it is run. Sessions
     with `shares_memory` take what they need on the CPU from one place: those that run in turn take
-    as much as the largest. Raises `FileError` or `BackendError` where the model cannot be loaded,
-    `ProviderError` where a provider is missing. On CUDA the model is spelled in the kernels that
-    are there, and a `PlacementWarning` names the nodes of data that the CPU computes nevertheless;
-    the option `strict_device` of the provider, as in `("cuda", {"strict_device": True})`, makes it
-    a `ProviderError`.
+    as much as the largest. With `takes_turns` its threads rest between its runs, and leave the
+    cores to those of other sessions. Raises `FileError` or `BackendError` where the model cannot be
+    loaded, `ProviderError` where a provider is missing. On CUDA the model is spelled in the kernels
+    that are there, and a `PlacementWarning` names the nodes of data that the CPU computes
+    nevertheless; the option `strict_device` of the provider, as in `("cuda", {"strict_device":
+    True})`, makes it a `ProviderError`.
     """
+
+    written: frozenset[str] = frozenset()  # states that its runs write over, whatever is bound
 
     def __init__(
         self,
@@ -118,6 +123,7 @@ class Session:
         native: bool | None = None,
         optimized: str | None = None,
         shares_memory: bool = False,
+        takes_turns: bool = False,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
@@ -137,6 +143,8 @@ class Session:
         if shares_memory:
             _share_memory()
             options.add_session_config_entry(*_SHARING)
+        if takes_turns:
+            options.add_session_config_entry(*_RESTING)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
@@ -292,15 +300,31 @@ class Session:
         """A function that runs what is bound: past onnxruntime's Python wrapper, which takes
         longer than a small model, where this version has the way that it takes itself. Unless it
         `waits`, it comes back when the work is handed over to the device."""
-        run = getattr(getattr(self.onnxruntime, "_sess", None), "run_with_iobinding", None)
-        inner = getattr(binding, "_iobinding", None)
         options = ort.RunOptions()
         if not waits:
             options.add_run_config_entry(_WITHOUT_WAITING, "1")
-        if run is None or inner is None:
+        return self.run_of(binding, options)
+
+    def run_of(self, binding: Any, options: ort.RunOptions) -> Callable[[], None]:
+        """A function that runs what is bound, with these options."""
+        inner = getattr(binding, "_iobinding", None)
+        if self._run is None or inner is None:
             return partial(self.onnxruntime.run_with_iobinding, binding, options)
         # Without options onnxruntime makes new ones for every run, in a microsecond.
-        return partial(run, inner, options)
+        return partial(self._run, inner, options)
+
+    @property
+    def _run(self) -> Callable[..., None] | None:
+        return getattr(getattr(self.onnxruntime, "_sess", None), "run_with_iobinding", None)
+
+    @property
+    def runs_at_once(self) -> bool:
+        """Whether such a function is onnxruntime's own, in which Python looks at no signal."""
+        return self._run is not None and hasattr(self.onnxruntime.io_binding(), "_iobinding")
+
+    def io_binding(self) -> Any:
+        """What binds inputs and outputs to memory, for several runs."""
+        return self.onnxruntime.io_binding()
 
 
 @suggests_names

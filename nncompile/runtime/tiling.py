@@ -1,0 +1,273 @@
+"""Which parts of an update may run tile by tile: those that are elementwise on large tensors.
+
+The operators of an update pass over a whole parameter one after the other, and memory is slower
+than they are. A tile of it stays in the processor's cache while all of them pass over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nncompile.backends.onnx.protos import needs
+from nncompile.runtime.in_place import overwritten
+from nncompile.runtime.step_sources import METADATA_KEY
+
+# Each gives for an element the same bits wherever in a tensor it lies, and needs nothing else.
+_ELEMENTWISE = frozenset({
+    *("Abs", "Add", "And", "Cast", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
+    *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Reciprocal", "Sign", "Sqrt"),
+    *("Sub", "Where"),
+})  # fmt: skip
+_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE)
+# Ends the name of a number as it was when the rest ran, which may write where it lies.
+_KEPT = ":kept"
+
+
+class Part(NamedTuple):
+    """A part of an update as a model of vectors of any length: `tensors` and `results` are its
+    inputs and outputs to those of the update, `numbers` its other inputs to what the rest gives."""
+
+    model: bytes
+    tensors: Mapping[str, str]
+    numbers: Mapping[str, str]
+    results: Mapping[str, str]
+    size: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The parts of an update that run tile by tile, and the `rest`, which runs before them."""
+
+    rest: onnx.ModelProto
+    parts: Sequence[Part]
+    states: frozenset[str]  # which the parts write over
+    metadata: Mapping[str, str]  # of the update
+    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]  # which the parts take and give
+
+
+def tiling_of(update: onnx.ModelProto, least: int) -> Tiling | None:
+    """The tiling of an update, of its tensors of more than `least` elements; None where no part of
+    it may run so. What cannot write its states in place belongs to the rest."""
+    if update.functions:  # native kernels pass over memory once
+        return None
+    found = _Update(update, least)
+    return found.tiling if found.parts else None
+
+
+class _Update:
+    """An update, in which such parts are looked for."""
+
+    def __init__(self, model: onnx.ModelProto, least: int) -> None:
+        self.model = model
+        self.graph = onnx.shape_inference.infer_shapes(model).graph
+        self.nodes = list(self.graph.node)
+        entries = [p for p in model.metadata_props if p.key == METADATA_KEY]
+        self.state_map: dict[str, str] = json.loads(entries[0].value) if entries else {}
+        self.state_of = {result: name for name, result in self.state_map.items()}
+        infos = (*self.graph.input, *self.graph.value_info, *self.graph.output)
+        self.types = {info.name: info.type.tensor_type for info in infos}
+        self.shapes = {name: _shape(t) for name, t in self.types.items()}
+        self.constants = {x.name: x for x in self.graph.initializer}
+        self.shapes |= {name: tuple(x.dims) for name, x in self.constants.items()}
+        self.inputs = {info.name for info in self.graph.input}
+        self.outputs = {info.name for info in self.graph.output}
+        self.least = least
+        self.parts: list[Part] = []
+        self.taken: set[int] = set()  # the nodes of parts
+        for nodes in self._groups():
+            if part := self._part(nodes):
+                self.parts.append(part)
+                self.taken |= nodes
+
+    def _is_large(self, name: str) -> bool:
+        shape = self.shapes.get(name)
+        return shape is not None and math.prod(shape) > self.least
+
+    @cached_property
+    def _readers(self) -> Mapping[str, set[int]]:
+        readers: dict[str, set[int]] = defaultdict(set)
+        for i, node in enumerate(self.nodes):
+            for name in needs(node):
+                readers[name].add(i)
+        return readers
+
+    def _candidates(self) -> Iterator[int]:
+        """The elementwise nodes whose results go into each other and into next states alone."""
+        found: set[int] = set()
+        for i, node in reversed([*enumerate(self.nodes)]):
+            (result, *others) = node.output
+            is_state = result in self.state_of or result not in self.outputs
+            if (
+                node.op_type in _ELEMENTWISE
+                and not (node.domain or others)
+                and is_state
+                and self._readers[result] <= found
+                and all(self.shapes.get(x) in ((), self.shapes[result]) for x in node.input)
+            ):
+                found.add(i)
+                yield i
+
+    def _groups(self) -> Iterable[set[int]]:
+        """The candidates that share tensors, together."""
+        group_of: dict[str, set[int]] = {}
+        for i in self._candidates():
+            node = self.nodes[i]
+            large = [x for x in (*node.input, *node.output) if self._is_large(x)]
+            before = {id(group_of[x]): group_of[x] for x in large if x in group_of}
+            group = {i}.union(*before.values())
+            names = {x for j in group for x in (*self.nodes[j].input, *self.nodes[j].output)}
+            group_of |= dict.fromkeys(filter(self._is_large, names), group)
+        return {id(group): group for group in group_of.values()}.values()
+
+    def _part(self, group: set[int]) -> Part | None:
+        """The part of these nodes, if it takes inputs alone, and may write its states in place."""
+        nodes = [self.nodes[i] for i in sorted(group)]
+        made = dict.fromkeys(node.output[0] for node in nodes)
+        given = dict.fromkeys(x for node in nodes for x in node.input if x not in made)
+        tensors = [x for x in given if self._is_large(x)]
+        numbers = [x for x in given if x not in self.constants and not self._is_large(x)]
+        results = [x for x in made if x in self.state_of]
+        written = {self.state_of[x] for x in results}
+        if any(x not in self.inputs or x in self.state_map.keys() - written for x in tensors):
+            return None
+        if any(self.types[x].elem_type not in _TYPES for x in (*tensors, *results)):
+            return None
+        known = {x: _constant(self.constants[x]) for x in given if x in self.constants}
+        known |= {x: x for x in numbers} | dict.fromkeys(tensors, "")
+        model, names = self._model(group, known, results)
+        states = {names[name]: names[r] for r in results if (name := self.state_of[r]) in names}
+        if len(states) < len(results) or len(overwritten(model, states)) < len(states):
+            return None
+        size = math.prod(self.shapes[results[0]] or ())
+        lent = self.inputs | self.outputs
+        kept = {names[x]: f"{x}{_KEPT}" if x in lent else x for x in numbers}
+        return Part(
+            model.SerializeToString(),
+            {names[x]: x for x in tensors},
+            kept,
+            {names[x]: x for x in results},
+            size,
+        )
+
+    def _model(
+        self, group: Iterable[int], given: Mapping[str, str], results: Sequence[str]
+    ) -> tuple[onnx.ModelProto, dict[str, str]]:
+        """The model of these nodes, with names and an order that equal parts share, and these
+        names. What is `given` to them is by what it must be to be equal."""
+        makers = {self.nodes[i].output[0]: self.nodes[i] for i in sorted(group)}
+        digests = dict(given)
+        for result, node in makers.items():
+            about = node.op_type, [a.SerializeToString() for a in node.attribute]
+            digests[result] = _digest(about, [digests[x] for x in _ordered(node, digests)])
+        ordered = sorted(results, key=digests.__getitem__)
+        names: dict[str, str] = {}
+        nodes = []
+        pending = ordered[::-1]
+        while pending:
+            name = pending[-1]
+            node = makers.get(name)
+            args = [] if node is None else _ordered(node, digests)
+            if missing := [x for x in args if x not in names]:
+                pending += missing[::-1]
+                continue
+            pending.pop()
+            if name in names:
+                continue
+            names[name] = f"t{len(names)}"
+            if node is not None:
+                made = helper.make_node(node.op_type, [names[x] for x in args], [names[name]])
+                made.attribute.extend(node.attribute)
+                nodes.append(made)
+
+        def info(name: str, shape: Sequence[str]) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(names[name], self.types[name].elem_type, shape)
+
+        leaves = [x for x in names if x not in makers and x not in self.constants]
+        inputs = [info(x, ["n"] if self._is_large(x) else []) for x in leaves]
+        outputs = [info(x, ["n"]) for x in ordered]
+        constants = []
+        for name in names.keys() & self.constants.keys():
+            constant = onnx.TensorProto()
+            constant.CopyFrom(self.constants[name])
+            constant.name = names[name]
+            constants.append(constant)
+        constants.sort(key=lambda x: x.name)
+        graph = helper.make_graph(nodes, "tile", inputs, outputs, constants)
+        opsets, version = self.model.opset_import, self.model.ir_version
+        return helper.make_model(graph, opset_imports=opsets, ir_version=version), names
+
+    @property
+    def tiling(self) -> Tiling:
+        """The parts and the rest, which gives them their numbers."""
+        rest = onnx.ModelProto()
+        rest.CopyFrom(self.model)
+        graph = rest.graph
+        nodes = [node for i, node in enumerate(self.nodes) if i not in self.taken]
+        results = {x for part in self.parts for x in part.results.values()}
+        numbers = dict.fromkeys(x for part in self.parts for x in part.numbers.values())
+        outputs = [info for info in self.graph.output if info.name not in results]
+        for name in numbers:
+            source = name.removesuffix(_KEPT)
+            if source != name:
+                nodes.append(helper.make_node("Identity", [source], [name]))
+            outputs.append(helper.make_tensor_value_info(name, self.types[source].elem_type, []))
+        needed = {x for node in nodes for x in needs(node)} | {info.name for info in outputs}
+        states = frozenset(self.state_of[x] for x in results)
+        apart = {x for part in self.parts for x in part.tensors.values()} - needed
+        inputs = [info for info in self.graph.input if info.name not in apart]
+        constants = [x for x in self.graph.initializer if x.name in needed]
+        pairs = {n: r for n, r in self.state_map.items() if n not in states}
+        for field, values in (
+            (graph.node, nodes),
+            (graph.input, inputs),
+            (graph.output, outputs),
+            (graph.initializer, constants),
+        ):
+            kept = list(values)
+            del field[:]
+            field.extend(kept)
+        del graph.value_info[:]
+        for entry in rest.metadata_props:
+            if entry.key == METADATA_KEY:
+                entry.value = json.dumps(pairs)
+        taken = [(*part.tensors.values(), *part.results.values()) for part in self.parts]
+        whole = dict.fromkeys(x for names in taken for x in names)
+        types = {
+            x: (helper.tensor_dtype_to_np_dtype(self.types[x].elem_type), self.shapes[x] or ())
+            for x in whole
+        }
+        metadata = {p.key: p.value for p in self.model.metadata_props}
+        return Tiling(rest, self.parts, states, metadata, types)
+
+
+def _ordered(node: onnx.NodeProto, digests: Mapping[str, str]) -> list[str]:
+    """The arguments of a node, in an order that equal ones share where theirs is none."""
+    is_free = node.op_type in ("Add", "Mul")
+    return sorted(node.input, key=digests.__getitem__) if is_free else list(node.input)
+
+
+def _digest(*about: object) -> str:
+    return hashlib.blake2b(repr(about).encode(), digest_size=16).hexdigest()
+
+
+def _constant(tensor: onnx.TensorProto) -> str:
+    return _digest(tensor.data_type, numpy_helper.to_array(tensor).tobytes())
+
+
+def _shape(tensor: onnx.TypeProto.Tensor) -> tuple[int, ...] | None:
+    """The shape, if all sizes are known."""
+    dims = tensor.shape.dim
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
+        return None
+    return tuple(d.dim_value for d in dims)
