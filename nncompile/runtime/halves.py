@@ -34,7 +34,7 @@ from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.runtime.stopping import Stop
 from nncompile.runtime.tiled_session import update_session
 
-LARGE = 2**26
+LARGE = 2**24
 """Bytes of a state that is held once. A smaller one is little beside the rest of a process, and a
 second run would be seen in the time of its steps."""
 NUMBER = "step"

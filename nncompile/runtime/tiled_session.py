@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
+import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,30 +25,29 @@ on them a hundred times as long as what begins it."""
 
 
 class TiledSession(Session):
-    """The session of an update: its rest runs first, then the tiles of its parts, one after the
-    other. What it binds is a `TiledBinding`; for the options see `Session`."""
+    """The session of an update, which runs what it binds, a `TiledBinding`: the rest, then tiles of
+    its parts, each in one of the `sessions`. See `Session` for the options."""
 
     def __init__(
-        self, tiling: Tiling, threads: int | None, shares_memory: bool, **options: Any
+        self, tiling: Tiling, sessions: Mapping[bytes, Session], tile: int, **options: Any
     ) -> None:
-        alike = {"threads": threads, "shares_memory": shares_memory, "takes_turns": True}
-        super().__init__(tiling.rest, **{**options, **alike})
+        super().__init__(tiling.rest, **options)
         self.written = tiling.states
         self.metadata = dict(tiling.metadata)
-        self.parts, self.types = tiling.parts, tiling.tensors
-        self.most = tile_of(threads)
-        # They run as they are written: so it was looked at whether they may write over states.
-        as_written: dict[str, Any] = {"optimization": "none", **alike}
-        models = dict.fromkeys(part.model for part in self.parts)
-        self.sessions = {model: Session(model, **as_written) for model in models}
+        self.parts, self.types, self.sessions, self.tile = (
+            tiling.parts,
+            tiling.types,
+            sessions,
+            tile,
+        )
         self.results = {name for part in self.parts for name in part.results.values()}
-        self.own = {port.name for port in self.inputs}
+        self.rest_inputs = {port.name for port in self.inputs}
         taken = {name for part in self.parts for name in part.numbers.values()}
         self.numbers = [port for port in self.outputs if port.name in taken]
-        ports = [Port(name, *type_) for name, type_ in self.types.items()]
-        self.inputs += tuple(p for p in ports if p.name not in self.results | self.own)
-        outputs = [port for port in self.outputs if port.name not in taken]
-        self.outputs = (*outputs, *(port for port in ports if port.name in self.results))
+        ports = {name: Port(name, *type_) for name, type_ in self.types.items()}
+        ports |= {port.name: port for port in (*self.inputs, *self.outputs)}
+        self.inputs = tuple(ports[name] for name in tiling.inputs)
+        self.outputs = tuple(ports[name] for name in tiling.outputs)
 
     def io_binding(self) -> Any:
         return TiledBinding(self)
@@ -77,7 +77,7 @@ class TiledBinding:
 
     def bind_ortvalue_input(self, name: str, buffer: ort.OrtValue) -> None:
         """Has the update read that input there."""
-        if name in self._session.own:
+        if name in self._session.rest_inputs:
             self._rest.bind_ortvalue_input(name, buffer)
         if name in self._session.types:
             self._tensors[name], self._tiles = buffer, None
@@ -103,7 +103,7 @@ class TiledBinding:
         tensors, types = self._tensors, self._session.types
         results = {x: name for x, name in part.results.items() if name in tensors}
         session, options = self._session.sessions[part.model], ort.RunOptions()
-        count = -(-part.size // self._session.most) if results else 0
+        count = -(-part.size // self._session.tile) if results else 0
         for i in range(count):
             start, stop = i * part.size // count, (i + 1) * part.size // count
             binding = session.io_binding()
@@ -134,9 +134,20 @@ def run_all(runs: Iterable[Callable[[], object]]) -> None:
 def update_session(update: Model, threads: int | None = None, **options: Any) -> Session:
     """The session of an update, tile by tile where that is of use and can be all or nothing."""
     parsed = onnx.load_model_from_string(update) if isinstance(update, bytes) else update
-    is_model = isinstance(parsed, onnx.ModelProto)
-    tiling = tiling_of(cast(onnx.ModelProto, parsed), tile_of(threads)) if is_model else None
-    session = TiledSession(tiling, threads, **options) if tiling else None
-    if session is None or not session.runs_at_once:
-        return Session(update, threads=threads, **options)
-    return session
+    options |= {"threads": threads, "takes_turns": True}
+    sessions: dict[bytes, Session] = {}
+    as_run: dict[bytes, onnx.ModelProto] = {}
+
+    def run(model: bytes) -> onnx.ModelProto:
+        if model not in sessions:
+            with tempfile.TemporaryDirectory() as directory:
+                file = os.path.join(directory, "tile.onnx")
+                sessions[model] = Session(model, **{**options, "optimized": file})
+                as_run[model] = onnx.load(file)
+        return as_run[model]
+
+    tile = tile_of(threads)
+    tiling = tiling_of(parsed, tile, run) if isinstance(parsed, onnx.ModelProto) else None
+    if tiling is None or not all(session.runs_at_once for session in sessions.values()):
+        return Session(update, **options)
+    return TiledSession(tiling, sessions, tile, **options)

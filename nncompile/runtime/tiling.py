@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,20 +23,19 @@ from nncompile.backends.onnx.protos import needs
 from nncompile.runtime.in_place import overwritten
 from nncompile.runtime.step_sources import METADATA_KEY
 
-# Each gives for an element the same bits wherever in a tensor it lies, and needs nothing else.
+# Each gives for an element the same number wherever in a tensor it lies, and needs nothing else.
 _ELEMENTWISE = frozenset({
     *("Abs", "Add", "And", "Cast", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
-    *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Reciprocal", "Sign", "Sqrt"),
+    *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Sign", "Sqrt"),
     *("Sub", "Where"),
 })  # fmt: skip
 _TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE)
-# Ends the name of a number as it was when the rest ran, which may write where it lies.
-_KEPT = ":kept"
 
 
 class Part(NamedTuple):
-    """A part of an update as a model of vectors of any length: `tensors` and `results` are its
-    inputs and outputs to those of the update, `numbers` its other inputs to what the rest gives."""
+    """A part of an update as a model of vectors of any length. Its outputs and the inputs that are
+    `tensors` are mapped to those of the update, its inputs that are `numbers` to outputs of the
+    rest."""
 
     model: bytes
     tensors: Mapping[str, str]
@@ -52,24 +51,31 @@ class Tiling:
     rest: onnx.ModelProto
     parts: Sequence[Part]
     states: frozenset[str]  # which the parts write over
-    metadata: Mapping[str, str]  # of the update
-    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]  # which the parts take and give
+    types: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]  # of what the parts take and give
+    # Of the update.
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    metadata: Mapping[str, str]
 
 
-def tiling_of(update: onnx.ModelProto, least: int) -> Tiling | None:
+AsRun = Callable[[bytes], onnx.ModelProto]
+
+
+def tiling_of(update: onnx.ModelProto, least: int, as_run: AsRun) -> Tiling | None:
     """The tiling of an update, of its tensors of more than `least` elements; None where no part of
-    it may run so. What cannot write its states in place belongs to the rest."""
+    it may run so. What cannot write its states in place belongs to the rest; `as_run` gives a model
+    as onnxruntime runs it, after its own rewrites."""
     if update.functions:  # native kernels pass over memory once
         return None
-    found = _Update(update, least)
+    found = _Update(update, least, as_run)
     return found.tiling if found.parts else None
 
 
 class _Update:
     """An update, in which such parts are looked for."""
 
-    def __init__(self, model: onnx.ModelProto, least: int) -> None:
-        self.model = model
+    def __init__(self, model: onnx.ModelProto, least: int, as_run: AsRun) -> None:
+        self.model, self.least, self.as_run = model, least, as_run
         self.graph = onnx.shape_inference.infer_shapes(model).graph
         self.nodes = list(self.graph.node)
         entries = [p for p in model.metadata_props if p.key == METADATA_KEY]
@@ -80,9 +86,10 @@ class _Update:
         self.shapes = {name: _shape(t) for name, t in self.types.items()}
         self.constants = {x.name: x for x in self.graph.initializer}
         self.shapes |= {name: tuple(x.dims) for name, x in self.constants.items()}
-        self.inputs = {info.name for info in self.graph.input}
-        self.outputs = {info.name for info in self.graph.output}
-        self.least = least
+        self.inputs = [info.name for info in self.graph.input]
+        self.outputs = [info.name for info in self.graph.output]
+        # By the name of a number where the rest may write it, that of a copy which is taken before.
+        self.copies: dict[str, str] = {}
         self.parts: list[Part] = []
         self.taken: set[int] = set()  # the nodes of parts
         for nodes in self._groups():
@@ -107,11 +114,12 @@ class _Update:
         found: set[int] = set()
         for i, node in reversed([*enumerate(self.nodes)]):
             (result, *others) = node.output
-            is_state = result in self.state_of or result not in self.outputs
+            is_state = result in self.state_of
+            is_inner = bool(self._readers[result]) and result not in self.outputs
             if (
                 node.op_type in _ELEMENTWISE
                 and not (node.domain or others)
-                and is_state
+                and (is_state or is_inner)
                 and self._readers[result] <= found
                 and all(self.shapes.get(x) in ((), self.shapes[result]) for x in node.input)
             ):
@@ -144,21 +152,33 @@ class _Update:
         if any(self.types[x].elem_type not in _TYPES for x in (*tensors, *results)):
             return None
         known = {x: _constant(self.constants[x]) for x in given if x in self.constants}
-        known |= {x: x for x in numbers} | dict.fromkeys(tensors, "")
+        known |= {x: f"number {self.types[x].elem_type}" for x in numbers}
+        known |= {x: f"tensor {self.types[x].elem_type}" for x in tensors}
         model, names = self._model(group, known, results)
         states = {names[name]: names[r] for r in results if (name := self.state_of[r]) in names}
-        if len(states) < len(results) or len(overwritten(model, states)) < len(states):
+        content = model.SerializeToString()
+        free = overwritten(self.as_run(content), states)
+        if len(states) < len(results) or len(free) < len(states):
             return None
         size = math.prod(self.shapes[results[0]] or ())
-        lent = self.inputs | self.outputs
-        kept = {names[x]: f"{x}{_KEPT}" if x in lent else x for x in numbers}
         return Part(
-            model.SerializeToString(),
+            content,
             {names[x]: x for x in tensors},
-            kept,
+            {names[x]: self._from_rest(x) for x in numbers},
             {names[x]: x for x in results},
             size,
         )
+
+    def _from_rest(self, number: str) -> str:
+        """The name by which the rest gives a number: another one where it is an input or output,
+        which a state may be."""
+        if number in self.inputs or number in self.outputs:
+            taken = self.types.keys() | self.constants.keys() | {*self.copies.values()}
+            name = f"{number}:kept"
+            while number not in self.copies and name in taken:
+                name += "'"
+            return self.copies.setdefault(number, name)
+        return number
 
     def _model(
         self, group: Iterable[int], given: Mapping[str, str], results: Sequence[str]
@@ -208,7 +228,7 @@ class _Update:
         return helper.make_model(graph, opset_imports=opsets, ir_version=version), names
 
     @property
-    def tiling(self) -> Tiling:
+    def tiling(self) -> Tiling | None:
         """The parts and the rest, which gives them their numbers."""
         rest = onnx.ModelProto()
         rest.CopyFrom(self.model)
@@ -217,11 +237,13 @@ class _Update:
         results = {x for part in self.parts for x in part.results.values()}
         numbers = dict.fromkeys(x for part in self.parts for x in part.numbers.values())
         outputs = [info for info in self.graph.output if info.name not in results]
+        nodes += [helper.make_node("Identity", [x], [name]) for x, name in self.copies.items()]
+        sources = {name: x for x, name in self.copies.items()}
         for name in numbers:
-            source = name.removesuffix(_KEPT)
-            if source != name:
-                nodes.append(helper.make_node("Identity", [source], [name]))
-            outputs.append(helper.make_tensor_value_info(name, self.types[source].elem_type, []))
+            type_ = self.types[sources.get(name, name)].elem_type
+            outputs.append(helper.make_tensor_value_info(name, type_, []))
+        if not outputs:
+            return None
         needed = {x for node in nodes for x in needs(node)} | {info.name for info in outputs}
         states = frozenset(self.state_of[x] for x in results)
         apart = {x for part in self.parts for x in part.tensors.values()} - needed
@@ -248,7 +270,7 @@ class _Update:
             for x in whole
         }
         metadata = {p.key: p.value for p in self.model.metadata_props}
-        return Tiling(rest, self.parts, states, metadata, types)
+        return Tiling(rest, self.parts, states, types, self.inputs, self.outputs, metadata)
 
 
 def _ordered(node: onnx.NodeProto, digests: Mapping[str, str]) -> list[str]:

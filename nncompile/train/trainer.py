@@ -56,7 +56,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off. On the
     CPU, native kernels are used where they are installed, unless `native` is False. A state
-    of 64 MB or more is held once there, see `nncompile.runtime.halves`. With `in_place` a step
+    of 16 MB or more is held once there, see `nncompile.runtime.halves`. With `in_place` a step
     writes over slots of the optimizer, which saves up to half of the memory of any state. One that
     fails is not undone then: the state is that after it, and `locate` finds nothing.
 
