@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -144,30 +144,33 @@ class _Update:
         made = dict.fromkeys(node.output[0] for node in nodes)
         given = dict.fromkeys(x for node in nodes for x in node.input if x not in made)
         tensors = [x for x in given if self._is_large(x)]
-        numbers = [x for x in given if x not in self.constants and not self._is_large(x)]
         results = [x for x in made if x in self.state_of]
-        written = {self.state_of[x] for x in results}
-        if any(x not in self.inputs or x in self.state_map.keys() - written for x in tensors):
+        if not self._may_be_apart(tensors, results):
             return None
-        if any(self.types[x].elem_type not in _TYPES for x in (*tensors, *results)):
-            return None
+        numbers = [x for x in given if x not in self.constants and not self._is_large(x)]
         known = {x: _constant(self.constants[x]) for x in given if x in self.constants}
         known |= {x: f"number {self.types[x].elem_type}" for x in numbers}
         known |= {x: f"tensor {self.types[x].elem_type}" for x in tensors}
-        model, names = self._model(group, known, results)
+        model, names = self._model(nodes, known, results)
         states = {names[name]: names[r] for r in results if (name := self.state_of[r]) in names}
         content = model.SerializeToString()
         free = overwritten(self.as_run(content), states)
         if len(states) < len(results) or len(free) < len(states):
             return None
-        size = math.prod(self.shapes[results[0]] or ())
         return Part(
             content,
             {names[x]: x for x in tensors},
             {names[x]: self._from_rest(x) for x in numbers},
             {names[x]: x for x in results},
-            size,
+            math.prod(self.shapes[results[0]] or ()),
         )
+
+    def _may_be_apart(self, tensors: Sequence[str], results: Sequence[str]) -> bool:
+        """Whether all tensors of a part are inputs, of types that are taken, and none of them is a
+        state that something else writes."""
+        others = self.state_map.keys() - {self.state_of[x] for x in results}
+        are_free = all(x in self.inputs and x not in others for x in tensors)
+        return are_free and all(self.types[x].elem_type in _TYPES for x in (*tensors, *results))
 
     def _from_rest(self, number: str) -> str:
         """The name by which the rest gives a number: another one where it is an input or output,
@@ -181,96 +184,98 @@ class _Update:
         return number
 
     def _model(
-        self, group: Iterable[int], given: Mapping[str, str], results: Sequence[str]
+        self, nodes: Iterable[onnx.NodeProto], given: Mapping[str, str], results: Sequence[str]
     ) -> tuple[onnx.ModelProto, dict[str, str]]:
         """The model of these nodes, with names and an order that equal parts share, and these
         names. What is `given` to them is by what it must be to be equal."""
-        makers = {self.nodes[i].output[0]: self.nodes[i] for i in sorted(group)}
         digests = dict(given)
+        args: dict[str, list[str]] = {}
+        makers = {node.output[0]: node for node in nodes}
         for result, node in makers.items():
+            args[result] = _ordered(node, digests)
             about = node.op_type, [a.SerializeToString() for a in node.attribute]
-            digests[result] = _digest(about, [digests[x] for x in _ordered(node, digests)])
+            digests[result] = _digest(about, [digests[x] for x in args[result]])
         ordered = sorted(results, key=digests.__getitem__)
-        names: dict[str, str] = {}
-        nodes = []
-        pending = ordered[::-1]
-        while pending:
-            name = pending[-1]
-            node = makers.get(name)
-            args = [] if node is None else _ordered(node, digests)
-            if missing := [x for x in args if x not in names]:
-                pending += missing[::-1]
-                continue
-            pending.pop()
-            if name in names:
-                continue
-            names[name] = f"t{len(names)}"
-            if node is not None:
-                made = helper.make_node(node.op_type, [names[x] for x in args], [names[name]])
-                made.attribute.extend(node.attribute)
-                nodes.append(made)
+        order = _arguments_first(ordered, args)
+        names = {name: f"t{i}" for i, name in enumerate(order)}
+        made = []
+        for name in filter(makers.__contains__, order):
+            copy = helper.make_node(
+                makers[name].op_type, [names[x] for x in args[name]], [names[name]]
+            )
+            copy.attribute.extend(makers[name].attribute)
+            made.append(copy)
 
         def info(name: str, shape: Sequence[str]) -> onnx.ValueInfoProto:
             return helper.make_tensor_value_info(names[name], self.types[name].elem_type, shape)
 
-        leaves = [x for x in names if x not in makers and x not in self.constants]
+        leaves = [x for x in order if x not in makers and x not in self.constants]
         inputs = [info(x, ["n"] if self._is_large(x) else []) for x in leaves]
         outputs = [info(x, ["n"]) for x in ordered]
-        constants = []
-        for name in names.keys() & self.constants.keys():
-            constant = onnx.TensorProto()
-            constant.CopyFrom(self.constants[name])
-            constant.name = names[name]
-            constants.append(constant)
-        constants.sort(key=lambda x: x.name)
-        graph = helper.make_graph(nodes, "tile", inputs, outputs, constants)
+        constants = [_renamed(self.constants[x], names[x]) for x in order if x in self.constants]
+        graph = helper.make_graph(made, "tile", inputs, outputs, constants)
         opsets, version = self.model.opset_import, self.model.ir_version
         return helper.make_model(graph, opset_imports=opsets, ir_version=version), names
 
     @property
     def tiling(self) -> Tiling | None:
         """The parts and the rest, which gives them their numbers."""
-        rest = onnx.ModelProto()
-        rest.CopyFrom(self.model)
-        graph = rest.graph
+        taken = dict.fromkeys(x for part in self.parts for x in part.tensors.values())
+        results = dict.fromkeys(x for part in self.parts for x in part.results.values())
+        rest = self._rest([*taken], [*results])
+        if not rest.graph.output:
+            return None
+        types = {
+            x: (helper.tensor_dtype_to_np_dtype(self.types[x].elem_type), self.shapes[x] or ())
+            for x in (*taken, *results)
+        }
+        states = frozenset(self.state_of[x] for x in results)
+        metadata = {p.key: p.value for p in self.model.metadata_props}
+        return Tiling(rest, self.parts, states, types, self.inputs, self.outputs, metadata)
+
+    def _rest(self, tensors: Collection[str], results: Collection[str]) -> onnx.ModelProto:
+        """The update without its parts, which take and give these; it gives their numbers, too."""
         nodes = [node for i, node in enumerate(self.nodes) if i not in self.taken]
-        results = {x for part in self.parts for x in part.results.values()}
-        numbers = dict.fromkeys(x for part in self.parts for x in part.numbers.values())
-        outputs = [info for info in self.graph.output if info.name not in results]
         nodes += [helper.make_node("Identity", [x], [name]) for x, name in self.copies.items()]
         sources = {name: x for x, name in self.copies.items()}
+        numbers = dict.fromkeys(x for part in self.parts for x in part.numbers.values())
+        outputs = [info for info in self.graph.output if info.name not in results]
         for name in numbers:
             type_ = self.types[sources.get(name, name)].elem_type
             outputs.append(helper.make_tensor_value_info(name, type_, []))
-        if not outputs:
-            return None
         needed = {x for node in nodes for x in needs(node)} | {info.name for info in outputs}
-        states = frozenset(self.state_of[x] for x in results)
-        apart = {x for part in self.parts for x in part.tensors.values()} - needed
-        inputs = [info for info in self.graph.input if info.name not in apart]
+        inputs = [x for x in self.graph.input if x.name in needed or x.name not in tensors]
         constants = [x for x in self.graph.initializer if x.name in needed]
-        pairs = {n: r for n, r in self.state_map.items() if n not in states}
-        for field, values in (
-            (graph.node, nodes),
-            (graph.input, inputs),
-            (graph.output, outputs),
-            (graph.initializer, constants),
-        ):
-            kept = list(values)
-            del field[:]
-            field.extend(kept)
-        del graph.value_info[:]
+        graph = helper.make_graph(nodes, self.graph.name, inputs, outputs, constants)
+        rest = onnx.ModelProto()
+        rest.CopyFrom(self.model)
+        rest.graph.CopyFrom(graph)
+        pairs = {name: r for name, r in self.state_map.items() if r not in results}
         for entry in rest.metadata_props:
             if entry.key == METADATA_KEY:
                 entry.value = json.dumps(pairs)
-        taken = [(*part.tensors.values(), *part.results.values()) for part in self.parts]
-        whole = dict.fromkeys(x for names in taken for x in names)
-        types = {
-            x: (helper.tensor_dtype_to_np_dtype(self.types[x].elem_type), self.shapes[x] or ())
-            for x in whole
-        }
-        metadata = {p.key: p.value for p in self.model.metadata_props}
-        return Tiling(rest, self.parts, states, types, self.inputs, self.outputs, metadata)
+        return rest
+
+
+def _arguments_first(results: Sequence[str], args: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tensors that the results need, each after its arguments."""
+    order: dict[str, None] = {}
+    pending = [*results][::-1]
+    while pending:
+        name = pending[-1]
+        missing = [x for x in args.get(name, ()) if x not in order]
+        if missing:
+            pending += missing[::-1]
+        else:
+            order[pending.pop()] = None
+    return [*order]
+
+
+def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    result = onnx.TensorProto()
+    result.CopyFrom(tensor)
+    result.name = name
+    return result
 
 
 def _ordered(node: onnx.NodeProto, digests: Mapping[str, str]) -> list[str]:
