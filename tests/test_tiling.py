@@ -297,6 +297,18 @@ def as_run(model: bytes) -> onnx.ModelProto:
     return onnx.load_model_from_string(model)
 
 
+def test_nodes_of_unknown_types_belong_to_the_rest() -> None:
+    text = UPDATE.replace('["": 21]', '["": 21, "own": 1]').replace(
+        "float s_next)", "float s_next, float t)"
+    )
+    text = text.replace(
+        "a = Mul(g, s)", "a = Mul(g, s)\n  b = own.Made(g)\n  c = Neg(b)\n  t = own.Made(c)"
+    )
+    tiling = tiling_of(update_of(text), TILE, as_run)
+    assert tiling is not None
+    assert [n.op_type for n in tiling.rest.graph.node] == ["Add", "Made", "Neg", "Made", "Identity"]
+
+
 def test_a_number_is_taken_before_its_state_is_written() -> None:
     tiling = tiling_of(update_of(), TILE, as_run)
     assert tiling is not None

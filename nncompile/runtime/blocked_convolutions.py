@@ -48,8 +48,6 @@ def _rewritten(model: Model) -> Model:
         parsed = model
     else:
         return model
-    if all(blocked(parsed, size) is parsed for size in BLOCKS):
-        return model
     size = block_size()
     result = parsed if size is None else blocked(parsed, size)
     return model if result is parsed else result

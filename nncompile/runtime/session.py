@@ -319,7 +319,8 @@ class Session:
 
     @property
     def runs_at_once(self) -> bool:
-        """Whether what `run_of` gives is onnxruntime's own, in which Python looks at no signal."""
+        """Whether `run_of` gives a function of onnxruntime's own, in which Python handles no
+        signal."""
         return self._run is not None and hasattr(self.onnxruntime.io_binding(), "_iobinding")
 
     def io_binding(self) -> Any:

@@ -34,12 +34,8 @@ class TiledSession(Session):
         super().__init__(tiling.rest, **options)
         self.written = tiling.states
         self.metadata = dict(tiling.metadata)
-        self.parts, self.types, self.sessions, self.tile = (
-            tiling.parts,
-            tiling.types,
-            sessions,
-            tile,
-        )
+        self.parts, self.types = tiling.parts, tiling.types
+        self.sessions, self.tile = sessions, tile
         self.results = {name for part in self.parts for name in part.results.values()}
         self.rest_inputs = {port.name for port in self.inputs}
         taken = {name for part in self.parts for name in part.numbers.values()}

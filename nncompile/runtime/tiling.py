@@ -119,6 +119,7 @@ class _Update:
             if (
                 node.op_type in _ELEMENTWISE
                 and not (node.domain or others)
+                and self._is_large(result)
                 and (is_state or is_inner)
                 and self._readers[result] <= found
                 and all(self.shapes.get(x) in ((), self.shapes[result]) for x in node.input)
@@ -187,7 +188,7 @@ class _Update:
         self, nodes: Iterable[onnx.NodeProto], given: Mapping[str, str], results: Sequence[str]
     ) -> tuple[onnx.ModelProto, dict[str, str]]:
         """The model of these nodes, with names and an order that equal parts share, and these
-        names. What is `given` to them is by what it must be to be equal."""
+        names. `given` says of each input what it has in common with that of an equal part."""
         digests = dict(given)
         args: dict[str, list[str]] = {}
         makers = {node.output[0]: node for node in nodes}
