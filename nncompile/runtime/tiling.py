@@ -119,7 +119,6 @@ class _Update:
             if (
                 node.op_type in _ELEMENTWISE
                 and not (node.domain or others)
-                and self._is_large(result)
                 and (is_state or is_inner)
                 and self._readers[result] <= found
                 and all(self.shapes.get(x) in ((), self.shapes[result]) for x in node.input)
