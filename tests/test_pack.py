@@ -1,6 +1,8 @@
-"""Small vectors are updated together where that is faster."""
+"""Small tensors are updated together where that is faster, and apart again for native kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
-from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.shape.joining import Concat, Split, concatenate, sections
 from nncompile.ops.shape.slicing import Slice
 from nncompile.passes import optimize, same_outputs
-from nncompile.passes.horizontal_fusion import SMALL, pack
+from nncompile.passes.horizontal_fission import unpack
+from nncompile.passes.horizontal_fusion import SMALL, pack, pack_early
 from tests.leaves import leaf
 from tests.pass_checks import random_feeds
 
@@ -127,6 +131,126 @@ def test_vectors_that_need_each_other_are_not_joined() -> None:
     graph = Graph("row", outputs)
     packed = pack(graph)
     same_numbers(graph, packed)
+
+
+def matrices(*shapes: tuple[int, ...]) -> Graph:
+    """What Adam does to each of several tensors."""
+    outputs: dict[str, Value] = {}
+    for i, shape in enumerate(shapes):
+        w, g, m, v = (leaf(f"{name}{i}", f32[shape]) for name in "wgmv")
+        outputs[f"m{i}.next"] = m_next = decayed(m, g)
+        outputs[f"v{i}.next"] = v_next = squared(v, g)
+        outputs[f"w{i}.next"] = moved(w, m_next, v_next, S)
+    return Graph("updates", outputs)
+
+
+def test_tensors_of_one_width_are_joined_along_their_first_axis() -> None:
+    graph = matrices((3, 4), (5, 4), (1, 4), (2, 4, 2), (3, 4, 2), (4, 4, 2), (4, 3))
+    packed = pack(graph)
+    same_numbers(graph, packed)
+    assert (count(packed, Concat), count(packed, Split)) == (8, 6)
+    assert count(packed, Map) == 3 + 3 + 3  # those of one width, and the last one by itself
+    assert same_outputs(unpack(packed), graph)
+
+
+def test_tensors_that_take_longer_to_copy_than_nodes_take_stay_apart() -> None:
+    assert count(pack(matrices(*[(SMALL // 8, 8)] * 8)), Split) == 3
+    assert count(pack(matrices(*[(SMALL // 8 + 1, 8)] * 8)), Split) == 0
+    one_map = [decayed(leaf(f"x{i}", f32[SMALL]), leaf(f"g{i}", f32[SMALL])) for i in range(8)]
+    graph = Graph("sums", {f"{i}": y for i, y in enumerate(one_map)})
+    assert pack(graph).outputs == graph.outputs
+
+
+def products(decay: float) -> Graph:
+    """Steps of momentum with products for gradients."""
+    outputs: dict[str, Value] = {}
+    for i in range(8):
+        x, g, v = (leaf(f"{name}{i}", f32[4, 4]) for name in "xgv")
+        outputs[f"{i}"] = decay * v - S * (x @ g)
+    return Graph("products", outputs)
+
+
+def test_what_products_take_along_is_left_to_them() -> None:
+    graph = products(0.9)
+    assert count(pack(graph), Split) == 1
+    assert pack_early(graph).outputs == graph.outputs
+    assert count(optimize(graph), Gemm) == 8
+    assert count(pack_early(updates()), Split) == 3
+
+
+def test_a_packed_update_is_reported_where_the_optimizer_is() -> None:
+    graph = updates()
+    places = {graph.locations.location(v) for v in graph.outputs.values()}
+    packed = pack(graph)
+    joined = [v for v in packed.nodes if isinstance(v.op, Concat | Map | Split)]
+    assert {packed.locations.location(v) for v in joined} == places
+
+
+def test_apart_again_is_the_graph_that_was_packed() -> None:
+    for sizes in (SIZES, (7, 7, 7), (1, 2, 3, 4, 5, 6)):
+        graph = updates(sizes)
+        packed = pack(graph)
+        assert not same_outputs(packed, graph)
+        assert same_outputs(unpack(packed), graph)
+        assert unpack(graph) is graph
+
+
+def read_whole(packed: Value) -> Value:
+    return packed
+
+
+def read_in_other_parts(packed: Value) -> Value:
+    return sections(packed, [4, 2], 0)[0]
+
+
+def read_in_part(packed: Value) -> Value:
+    return exp(sections(packed, [3, 3], 0)[0])
+
+
+@pytest.mark.parametrize("read", [read_whole, read_in_other_parts, read_in_part])
+def test_what_is_read_otherwise_stays_joined(read: Callable[[Value], Value]) -> None:
+    a, b = (concatenate([leaf(f"{name}{i}", f32[3]) for i in range(2)], 0) for name in "ab")
+    first = decayed(a, b)
+    second = squared(first, b)
+    parts = sections(second, [3, 3], 0)
+    graph = Graph("read", {"0": parts[0], "1": parts[1], "read": read(first)})
+    assert unpack(graph) is graph
+    assert unpack(graph.with_outputs({"0": parts[0], "1": parts[1]})) is not graph
+
+
+def joined_in_other_parts(a: Value, b: Value) -> Value:
+    return decayed(concatenate([a[:1], a[1:]], 0), concatenate([b[:2], b[2:]], 0))
+
+
+def joined_along_columns(a: Value, b: Value) -> Value:
+    a, b = (concatenate([x.reshape((1, 4)), x.reshape((1, 4))], 1) for x in (a, b))
+    return decayed(a, b).reshape((8,))[:4]
+
+
+def joined_and_spread(a: Value, b: Value) -> Value:
+    """One of the two has no first axis: it is the same for each part of the other."""
+    return decayed(concatenate([a.reshape((4, 1))] * 2, 0), b).reshape((32,))[:4]
+
+
+@pytest.mark.parametrize("join", [joined_in_other_parts, joined_along_columns, joined_and_spread])
+def test_what_is_joined_otherwise_stays_joined(join: Callable[[Value, Value], Value]) -> None:
+    result = join(leaf("a", f32[4]), leaf("b", f32[4]))
+    parts = sections(result, [1, 3], 0)
+    graph = Graph("joined", {"0": parts[0], "1": parts[1]})
+    assert unpack(graph) is graph
+
+
+def test_one_update_after_another_comes_apart() -> None:
+    """What the second one joins is computed of what the first one splits."""
+    first = pack(updates((3, 3, 3)))
+    w = [first.outputs[f"w{i}.next"] for i in range(3)]
+    outputs = {f"{i}": bounded(decayed(x.sum() * x, x)) for i, x in enumerate(w)}
+    graph = Graph("both", {**first.outputs, **outputs})
+    packed = pack(graph)
+    assert count(packed, Split) > count(first, Split)
+    apart = unpack(packed)
+    assert count(apart, Split) == count(first, Split)  # whose parts others read
+    same_numbers(graph, apart)
 
 
 def test_packing_is_the_last_pass_and_can_be_left_out() -> None:

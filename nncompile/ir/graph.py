@@ -133,7 +133,9 @@ def needed(outputs: Iterable[Value], leaves: Iterable[Value]) -> tuple[Value, ..
     nodes, leaves = toposort(outputs), list(leaves)
     found = {v for v in nodes if isinstance(v.op, Input)}
     missing = symbols(d for v in nodes for t in component_types(v.type) for d in t.shape)
-    missing = missing.union(*(sizes_within(v.op) for v in nodes))
+    # An op is that of many nodes; and what has a size in the type of a leaf has it from there.
+    ops = {id(v.op): v.op for v in nodes if v not in found}
+    missing = missing.union(*map(sizes_within, ops.values()))
     missing -= {d for leaf in found for d in leaf.shape}
     for leaf in leaves:
         if not missing.isdisjoint(leaf.shape):

@@ -20,7 +20,7 @@ from nncompile.passes.convolution import convolutions
 from nncompile.passes.dead_code import dead
 from nncompile.passes.gemm import gemms, updates
 from nncompile.passes.hoist import hoist
-from nncompile.passes.horizontal_fusion import pack
+from nncompile.passes.horizontal_fusion import pack, pack_early
 from nncompile.passes.indexing import scatters
 from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
@@ -67,8 +67,9 @@ TOGETHER = (
 )
 
 # Once, when the others are done: what it joins they would no longer see through. It may leave a
-# section that nobody uses.
+# section that nobody uses. Before them comes what it finds early.
 LAST = "pack"
+EARLY = pack_early
 CLEANING = "dead"
 
 ROUNDS = 8  # a later pass may make work for an earlier one; two or three are usual
@@ -130,8 +131,10 @@ def _stages(names: Sequence[str]) -> list[Stage]:
 
 def _run(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:
     """The graph after rounds of these until nothing changes, and what comes once after them."""
-    graph = _in_rounds(stages, graph, observe)
     selected = set().union(*stages)
+    if LAST in selected:
+        graph = _applied((LAST,), graph, observe, [EARLY])
+    graph = _in_rounds(stages, graph, observe)
     for name in (LAST, CLEANING):
         if name in selected:
             graph = _applied((name,), graph, observe)
@@ -151,8 +154,11 @@ def _in_rounds(stages: Sequence[Stage], graph: Graph, observe: Observer | None =
     return graph
 
 
-def _applied(stage: Stage, graph: Graph, observe: Observer | None) -> Graph:
-    passes = [PASSES[name] for name in stage]
+def _applied(
+    stage: Stage, graph: Graph, observe: Observer | None, passes: Sequence[Pass] = ()
+) -> Graph:
+    """The graph after those `passes`, or else those that the stage names."""
+    passes = passes or [PASSES[name] for name in stage]
     if len(passes) == 1:
         after = passes[0](graph)
     else:

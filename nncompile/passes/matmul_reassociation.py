@@ -56,8 +56,10 @@ def _is_product(v: Value) -> bool:
 
 def _multiplies(v: Value, inner: Value) -> bool:
     """Whether `v` is a product of `inner` and something else."""
+    if not _is_product(v):
+        return False
     first, *rest = (a is inner for a in v.args)
-    return _is_product(v) and first + sum(rest) == 1 and not any(rest[1:])
+    return first + sum(rest) == 1 and not any(rest[1:])
 
 
 def _factors(product: Value) -> tuple[Factor, Factor]:

@@ -24,7 +24,7 @@ from nncompile.ir.op import Value, described
 from nncompile.ir.types import Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.optim.schedules import TRAINING, Stateful
-from nncompile.program.descent import descended, groups, wide
+from nncompile.program.descent import Descent, groups, wide
 from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
 from nncompile.program.gradient_transforms import prepared
 from nncompile.program.linear_terms import of_batch
@@ -194,10 +194,11 @@ class _Composition:
         if self.scaling:
             following |= self.scaling.checked(gradients)
         gradients = prepared(update, gradients, self.updated.number)
+        descent = Descent(self.updated, update.max_norm)
         for optimizer, paths in groups(self.recipe, update, trained):
             self.rates |= dict.fromkeys(optimizer.stateful, paths[0])
             group = {path: trained[path] for path in paths}
-            new, slots = descended(self.updated, optimizer, group, gradients, update.max_norm)
+            new, slots = descent.of(optimizer, group, gradients)
             following |= new
             for slot in optimizer.averages:
                 slot_names = dict.fromkeys(group, input_of(slots[slot]).name)

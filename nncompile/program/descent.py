@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.kinds import unfit
 from nncompile.ir.basic import as_value, cast
+from nncompile.ir.graph import between, toposort
 from nncompile.ir.op import Value
+from nncompile.ir.transform import dependent, replace
+from nncompile.ir.types import AnyType
+from nncompile.ops.random.generator import Hash
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
 from nncompile.optim import Optimizer, Slots
@@ -33,30 +39,95 @@ def groups(
     return by_key.values()
 
 
-def descended(
-    updated: UpdatedState,
-    optimizer: Optimizer,
-    trained: Mapping[str, Value],
-    gradients: Mapping[str, Value],
-    max_norm: float | None,
-) -> tuple[dict[Value, Value], dict[str, Value]]:
-    """What follows the parameters of a group and their slots, and the slots by name. To an
-    optimizer parameters of 16 bits are f32, and so are their slots: squares and small steps are
-    lost in fewer bits."""
-    (owner, w), *_ = trained.items()
-    w, g = wide(w), gradients[owner]
-    if optimizer.together:
-        owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
-        w = _vector(map(wide, trained.values()))
-        g = _vector(gradients[path] for path in trained)
-    slots = {slot: updated.slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
-    new, slots_next = _updated(optimizer, w, g, slots, updated.number)
-    tensors = _split_like(new, list(trained.values())) if optimizer.together else [new]
-    following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
-    for w, w_new in zip(trained.values(), tensors, strict=True):
-        w_next = w_new if max_norm is None else bounded(w_new, max_norm)
-        following[w] = updated.due(cast(w_next, w.dtype), w)
-    return following, slots
+@dataclass
+class Descent:
+    """The way of parameters down their gradients, in the state `updated`. What an optimizer does to
+    parameters of one type is asked once, and then done to each of them."""
+
+    updated: UpdatedState
+    max_norm: float | None
+    first: dict[tuple[int, AnyType], _Update] = field(default_factory=dict)
+    starts: dict[tuple[int, AnyType], tuple[Optimizer, Slots]] = field(default_factory=dict)
+
+    def of(
+        self, optimizer: Optimizer, trained: Mapping[str, Value], gradients: Mapping[str, Value]
+    ) -> tuple[dict[Value, Value], dict[str, Value]]:
+        """What follows the parameters of a group and their slots, and the slots by name. To an
+        optimizer parameters of 16 bits are f32, and so are their slots: squares and small steps are
+        lost in fewer bits."""
+        updated = self.updated
+        (owner, w), *_ = trained.items()
+        w, g = wide(w), gradients[owner]
+        if optimizer.together:
+            owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
+            w = _vector(map(wide, trained.values()))
+            g = _vector(gradients[path] for path in trained)
+        slots = self._slots(optimizer, owner, w)
+        new, slots_next = self._updated(optimizer, w, g, slots)
+        tensors = _split_like(new, list(trained.values())) if optimizer.together else [new]
+        following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
+        for w, w_new in zip(trained.values(), tensors, strict=True):
+            w_next = w_new if self.max_norm is None else bounded(w_new, self.max_norm)
+            following[w] = updated.due(cast(w_next, w.dtype), w)
+        return following, slots
+
+    def _slots(self, optimizer: Optimizer, owner: str, w: Value) -> Slots:
+        """The slots of a parameter by name."""
+        key = (id(optimizer), w.type)
+        _, starts = self.starts.get(key) or (optimizer, optimizer.initial(w))
+        slots = {slot: self.updated.slot(owner, slot, x) for slot, x in starts.items()}
+        if key not in self.starts and w not in set(toposort(starts.values())):
+            self.starts[key] = optimizer, starts
+        return slots
+
+    def _updated(
+        self, optimizer: Optimizer, w: Value, g: Value, slots: Slots
+    ) -> tuple[Value, Mapping[str, Value]]:
+        key = (id(optimizer), w.type)
+        known = self.first.get(key)
+        if known is not None and known.is_of_arguments_alone:
+            return known.on(w, g, slots)
+        new, following = _updated(optimizer, w, g, slots, self.updated.number)
+        self.first[key] = _Update(optimizer, w, g, slots, new, following)
+        return new, following
+
+
+@dataclass(frozen=True)
+class _Update:
+    """What an optimizer makes of a parameter `w`, its gradient and its slots."""
+
+    optimizer: Optimizer
+    w: Value
+    g: Value
+    slots: Slots
+    new: Value
+    following: Mapping[str, Value]
+
+    @cached_property
+    def _taken(self) -> set[Value]:
+        return {self.w, self.g, *self.slots.values()}
+
+    @cached_property
+    def _nodes(self) -> list[Value]:
+        """All that it computes."""
+        return between([self.new, *self.following.values()], self._taken)
+
+    @cached_property
+    def _changing(self) -> list[Value]:
+        """The nodes that are others for other arguments."""
+        depends = dependent(self._nodes, self._taken)
+        return [v for v in self._nodes if v in depends and v not in self._taken]
+
+    @cached_property
+    def is_of_arguments_alone(self) -> bool:
+        """Whether it does the same to all: what draws numbers may draw others for each."""
+        return not any(isinstance(v.op, Hash) or v.op.makes for v in self._nodes)
+
+    def on(self, w: Value, g: Value, slots: Slots) -> tuple[Value, Mapping[str, Value]]:
+        """The same of another parameter of this type."""
+        given = {self.w: w, self.g: g} | {self.slots[name]: x for name, x in slots.items()}
+        new, *following = replace([self.new, *self.following.values()], given, order=self._changing)
+        return new, dict(zip(self.following, following, strict=True))
 
 
 def _updated(

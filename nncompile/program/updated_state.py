@@ -65,6 +65,7 @@ class UpdatedState:
     accumulators: set[Value] = field(default_factory=set)
     sums: dict[str, tuple[str, Value]] = field(default_factory=dict)
     skipped: Value | None = None
+    _are_zeros: dict[Value, bool] = field(default_factory=dict, init=False)
 
     @property
     def accumulates(self) -> bool:
@@ -121,6 +122,8 @@ class UpdatedState:
         """A state of its own for the parameter, which begins with `start`."""
         name = unused_name(f"{path}.{slot}", self.slots)
         self.slots[name] = Input(name, start.type, "state")()
-        if start is not zeros_like(start):
+        if start not in self._are_zeros:
+            self._are_zeros[start] = start is zeros_like(start)
+        if not self._are_zeros[start]:
             self.first[name] = start
         return self.slots[name]

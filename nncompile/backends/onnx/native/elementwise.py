@@ -20,6 +20,7 @@ from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import f32
 from nncompile.ops.loops.outlined import Elementwise, closed
+from nncompile.passes.horizontal_fission import unpack
 from nncompile.passes.maps import cost
 
 FEWEST = 2  # operations on tensors that are worth a call, and
@@ -35,6 +36,7 @@ def elementwise_calls(graph: Graph, supports: Supports) -> Graph:
     """The graph with calls of the kernel in place of elementwise ops that it `supports`."""
     if any(v.op.makes for v in graph.nodes):  # of which arguments alone do not tell the order
         return graph
+    graph = unpack(graph)
     candidates = {v for v in graph.nodes if isinstance(v.op, Map | Cast) and supports(v)}
     outputs = set(graph.outputs.values())
     while True:
