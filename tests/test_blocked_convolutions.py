@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from dsl import Conv2d, ConvTranspose2d, cross_entropy, f32, flatten, i64, model, sgd, training
 from nncompile.compiler.compile import compile_step
 from nncompile.runtime import blocked_convolutions as layout
+from nncompile.runtime import step_session
 from nncompile.runtime.session import Session
 
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -113,7 +114,7 @@ def test_a_step_is_the_same_in_blocks(size: int, monkeypatch: pytest.MonkeyPatch
         used.append(run)
         return Session(run, *args, **options)
 
-    monkeypatch.setattr(layout, "Session", session)
+    monkeypatch.setattr(step_session, "Session", session)
     for block_size in (size, None):
         monkeypatch.setattr(layout, "block_size", lambda block_size=block_size: block_size)
         runner = step.runner(threads=1, native=False)

@@ -24,7 +24,11 @@ def _model(lines: str) -> onnx.ModelProto:
         f"""step (float[4, 4] w, float[4, 4] x) => (float[4, 4] next, float[4, 4] y) {{
             {lines}
         }}""",
-        {"shape": np.array([16]), "square": np.array([4, 4])},
+        {
+            "shape": np.array([16]),
+            "square": np.array([4, 4]),
+            "gate": np.full((4, 1), 0.5, np.float32),
+        },
         {"nncompile.state": '{"w": "next"}'},
     )
 
@@ -33,6 +37,7 @@ def test_what_is_read_before_is_overwritten() -> None:
     """By data alone: the product that is taken of w is part of what it becomes."""
     steps = {
         "elementwise": "next = Sub (w, x)  y = Neg (x)",
+        "in one with a factor": "next = com.microsoft.GatedAdd (x, w, gate)  y = Neg (x)",
         "after a product": """
             p = MatMul (x, w)
             next = Add (w, p)

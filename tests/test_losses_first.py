@@ -78,8 +78,8 @@ def _changes(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> int
     found: list[int] = []
     applied = passes._applied
 
-    def counted(stage: Any, graph: Graph, observe: Any) -> Graph:
-        after = applied(stage, graph, observe)
+    def counted(stage: Any, graph: Graph, *others: Any) -> Graph:
+        after = applied(stage, graph, *others)
         if after is not graph and len(graph.nodes) > 480:
             found.append(len(after.nodes))
         return after

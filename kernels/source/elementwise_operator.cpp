@@ -238,10 +238,13 @@ void Elementwise::join() {
     if (each.operand != 'f' && each.operand != 'd') continue;
     if (each.name == "div") {
       join(each, 0, "mul", "mul_div");
+    } else if (each.name == "mul") {
+      join(each, 0, "div", "div_mul") || join(each, 1, "div", "div_mul");
     } else if (each.name == "sub") {
       join(each, 0, "mul", "mul_sub") || join(each, 1, "mul", "sub_mul");
     } else if (each.name == "add") {
       for (const auto& [name, joined] : {std::pair("mul_div", "mul_div_add"),
+                                         std::pair("div_mul", "div_mul_add"),
                                          std::pair("mul", "mul_add"), std::pair("sqrt", "sqrt_add")})
         if (join(each, 0, name, joined) || join(each, 1, name, joined)) break;
       if (each.name == "mul_add") {

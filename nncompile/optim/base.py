@@ -104,9 +104,14 @@ def normalise(m: Any, v: Any, eps: Any, scale: Any = 1) -> Any:
 
 
 @formula
+def advance(w: Any, step: Any, scale: Any, decay: Any = 1) -> Any:
+    """decay·w + scale·step."""
+    return decay * w + scale * step
+
+
 def descend_normalised(w: Any, m: Any, v: Any, scale: Any, eps: Any, decay: Any = 1) -> Any:
-    """decay·w + scale·m / (√v + eps)."""
-    return decay * w + scale * m / (sqrt(v) + eps)
+    """decay·w + scale·(m / (√v + eps)): divided first, so that scale and sum are one operation."""
+    return advance(w, normalise(m, v, eps), scale, decay)
 
 
 def penalised(g: Value, w: Value, weight_decay: float) -> Value:
@@ -181,6 +186,7 @@ __all__ = [
     "Slots",
     "accumulate",
     "accumulate_squares",
+    "advance",
     "count",
     "decay_factor",
     "descend",

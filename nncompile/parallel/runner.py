@@ -23,11 +23,11 @@ from nncompile.program.shared_statistics import shares_statistics
 from nncompile.program.stages import Stage
 from nncompile.program.step import Step
 from nncompile.program.update_sections import Section
-from nncompile.runtime.blocked_convolutions import step_session
 from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import State, StepRunner
 from nncompile.runtime.session import Session
+from nncompile.runtime.step_session import step_session
 from nncompile.train.sums import Sums
 
 

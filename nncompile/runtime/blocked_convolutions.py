@@ -22,8 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.protos import attributes_of, replace_nodes
 from nncompile.diagnostics.errors import BackendError
-from nncompile.runtime.providers import Provider, resolve_providers
-from nncompile.runtime.session import Model, Session
+from nncompile.runtime.session import Session
 
 DOMAIN = "com.microsoft.nchwc"
 # Channels of a block: with AVX-512 and on ARM; with AVX2.
@@ -32,25 +31,12 @@ BLOCKS = (16, 8)
 LARGEST = 600_000
 
 
-def step_session(model: Model, providers: Provider | Sequence[Provider], **options: Any) -> Session:
-    """A session of a training step, with the fastest convolutions that the processor has."""
-    is_cpu = [name for name, _ in resolve_providers(providers)] == ["CPUExecutionProvider"]
-    if is_cpu:
-        model = _rewritten(model)
-    return Session(model, providers, **options)
-
-
-def _rewritten(model: Model) -> Model:
-    """The model with the kernel where that is of use; the model of a file as it is."""
-    if isinstance(model, bytes) and b"Conv" in model:
-        parsed = onnx.load_model_from_string(model)
-    elif isinstance(model, onnx.ModelProto):
-        parsed = model
-    else:
+def with_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the kernel where that is of use; the model itself elsewhere."""
+    if all("Conv" not in node.op_type for node in model.graph.node):
         return model
     size = block_size()
-    result = parsed if size is None else blocked(parsed, size)
-    return model if result is parsed else result
+    return model if size is None else blocked(model, size)
 
 
 @cache

@@ -19,7 +19,10 @@ from nncompile.ir.native import DOMAIN
 # A result of these may lie where the input does; what reads it reads the input.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 # These read an element before they write the one in its place, and nothing else after it.
-_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
+_ELEMENTWISE = frozenset({
+    *(("", "Add"), ("", "Sub"), ("", "Mul"), ("", "Div")),
+    ("com.microsoft", "GatedAdd"),
+})  # fmt: skip
 
 
 def overwritten(model: onnx.ModelProto, state_map: Mapping[str, str]) -> frozenset[str]:
@@ -79,7 +82,7 @@ class _Readers:
         node = self.nodes[reader]
         if node.domain == DOMAIN:
             return itself and _is_of_its_group(node, name, result)
-        return itself and not node.domain and node.op_type in _ELEMENTWISE
+        return itself and (node.domain, node.op_type) in _ELEMENTWISE
 
     def _views(self, name: str) -> set[str]:
         """The tensor, and all that may lie where it does."""

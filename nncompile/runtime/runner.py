@@ -26,7 +26,6 @@ from nncompile.ir.types import Array, bf16
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.runtime.batch_inputs import BatchInputs
-from nncompile.runtime.blocked_convolutions import step_session
 from nncompile.runtime.buffers import (
     array_of,
     bits_of,
@@ -42,6 +41,7 @@ from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.position import Position
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
+from nncompile.runtime.step_session import step_session
 from nncompile.runtime.step_sources import Compiled, state_map, step_of
 from nncompile.runtime.stopping import Stop
 

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from nncompile.runtime.buffers import buffer_like
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.session import Model, Session
+from nncompile.runtime.step_session import step_session
 from nncompile.runtime.stopping import Stop
 from nncompile.runtime.tiling import Part, Tiling, tiling_of
 
@@ -138,12 +139,12 @@ def update_session(update: Model, threads: int | None = None, **options: Any) ->
         if model not in sessions:
             with tempfile.TemporaryDirectory() as directory:
                 file = os.path.join(directory, "tile.onnx")
-                sessions[model] = Session(model, **{**options, "optimized": file})
+                sessions[model] = step_session(model, **{**options, "optimized": file})
                 as_run[model] = onnx.load(file)
         return as_run[model]
 
     tile = tile_of(threads)
     tiling = tiling_of(parsed, tile, run) if isinstance(parsed, onnx.ModelProto) else None
     if tiling is None or not all(session.runs_at_once for session in sessions.values()):
-        return Session(update, **options)
+        return step_session(update, **options)
     return TiledSession(tiling, sessions, tile, **options)

@@ -24,7 +24,7 @@ from nncompile.runtime.in_place import overwritten
 from nncompile.runtime.step_sources import METADATA_KEY
 
 # Each gives for an element the same number wherever in a tensor it lies, and needs nothing else.
-_ELEMENTWISE = frozenset({
+ELEMENTWISE = frozenset({
     *("Abs", "Add", "And", "Cast", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
     *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Sign", "Sqrt"),
     *("Sub", "Where"),
@@ -117,7 +117,7 @@ class _Update:
             is_state = result in self.state_of
             is_inner = bool(self._readers[result]) and result not in self.outputs
             if (
-                node.op_type in _ELEMENTWISE
+                node.op_type in ELEMENTWISE
                 and not (node.domain or others)
                 and (is_state or is_inner)
                 and self._readers[result] <= found
