@@ -20,6 +20,8 @@ from nncompile.program.recipe import training
 from nncompile.train import Trainer
 from tests.leaves import leaf
 
+LAYERS = 3  # of `deep` that are of one size
+
 
 def drawn(path: str, type_: Type) -> Value:
     """An initial value of its own for each path."""
@@ -46,6 +48,20 @@ def perceptron(dtype: DType = f32, drop: float = 0.0, name: str = "perceptron") 
     }
     initial = {path: drawn(path, type_) for path, type_ in types.items()}
     return Model(name, Graph(name, outputs, (x, target, *p.values())), initial)
+
+
+def deep(dtype: DType = f32) -> Model:
+    """Layers of one size, and a last one of another."""
+    x = y = leaf("x", dtype["batch", 4])
+    types = {f"{i}.weight": dtype[4, 4] for i in range(LAYERS)}
+    types |= {f"{i}.bias": dtype[4] for i in range(LAYERS)} | {"last": dtype[4, 1]}
+    p = {path: leaf(path, type_, "parameter") for path, type_ in types.items()}
+    for i in range(LAYERS):
+        y = tanh(y @ p[f"{i}.weight"] + p[f"{i}.bias"])
+    y = y @ p["last"]
+    outputs = {"y": y, "loss": (y * y).mean()}
+    initial = {path: drawn(path, type_) for path, type_ in types.items()}
+    return Model("deep", Graph("deep", outputs, (x, *p.values())), initial)
 
 
 def averaging() -> Model:

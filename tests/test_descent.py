@@ -1,4 +1,5 @@
-"""What an optimizer does to parameters of one type is asked once, and done to each of them."""
+"""What an optimizer of the package does to parameters of one type is asked once; one of one's own
+is asked for each parameter."""
 
 from __future__ import annotations
 
@@ -7,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from nncompile.elementwise import tanh
-from nncompile.ir.broadcasting import zeros_like
-from nncompile.ir.graph import Graph
+from nncompile.ir.broadcasting import full
+from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
-from nncompile.ir.types import DType, f16, f32
-from nncompile.ops.random.generator import normal, random_key, seed_leaf, step_leaf
+from nncompile.ir.types import f16
 from nncompile.optim import (
     Optimizer,
+    Slots,
     adafactor,
     adam,
     adamw,
@@ -31,71 +31,55 @@ from nncompile.optim import (
 )
 from nncompile.passes import same_outputs
 from nncompile.program.composition import compose
-from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, training
-from tests.leaves import leaf
-from tests.small_models import drawn
-
-LAYERS = 3
+from tests.small_models import LAYERS, deep
 
 
-def deep(dtype: DType = f32) -> Model:
-    """Layers of one size, and a last one of another."""
-    x = y = leaf("x", dtype["batch", 4])
-    types = {f"{i}.weight": dtype[4, 4] for i in range(LAYERS)}
-    types |= {f"{i}.bias": dtype[4] for i in range(LAYERS)} | {"last": dtype[4, 1]}
-    p = {path: leaf(path, type_, "parameter") for path, type_ in types.items()}
-    for i in range(LAYERS):
-        y = tanh(y @ p[f"{i}.weight"] + p[f"{i}.bias"])
-    y = y @ p["last"]
-    outputs = {"y": y, "loss": (y * y).mean()}
-    initial = {path: drawn(path, type_) for path, type_ in types.items()}
-    return Model("deep", Graph("deep", outputs, (x, *p.values())), initial)
+class own(Optimizer):
+    """One that looks at the name of the parameter, and begins with other numbers each time."""
+
+    asked: Any = None
+    slots = ("start",)
+
+    def initial(self, w: Value) -> dict[str, Value]:
+        self.asked.append(w)
+        return {"start": full(w.shape, len(self.asked), w.dtype)}
+
+    def update(self, w: Value, g: Value, slots: Mapping[str, Value], step: Value) -> Any:
+        return w - (0.1 if ".bias" in input_of(w).name else 0.2) * g, dict(slots)
 
 
-class counted(Optimizer):
-    """Gradient descent that notes of which types the parameters were that it was asked for."""
+class another(adam):
+    """Adam that notes what its moments are taken of."""
 
     asked: Any = None
 
-    def update(self, w: Value, g: Value, slots: Mapping[str, Value], step: Value) -> Any:
-        self.asked.append(w.type)
-        return w - 0.1 * g, {}
+    def _accumulated(self, g: Value, slots: Slots) -> Slots:
+        self.asked.append(g)
+        return super()._accumulated(g, slots)
 
 
-class noisy(counted):
-    """The same with random numbers, drawn anew whenever it is asked."""
-
-    def update(self, w: Value, g: Value, slots: Mapping[str, Value], step: Value) -> Any:
-        key = random_key(f"noise {len(self.asked)}", seed_leaf(), step_leaf())
-        return super().update(w, g + normal(key, w.shape, 0.0, 0.1), slots, step)
-
-
-class anchored(Optimizer):
-    """Keeps close to where the parameter began, which one slot holds, and counts in another."""
-
-    slots = ("start", "count")
-
-    def initial(self, w: Value) -> dict[str, Value]:
-        return {"start": w, "count": zeros_like(w)}
-
-    def update(self, w: Value, g: Value, slots: Mapping[str, Value], step: Value) -> Any:
-        to = slots["start"] - w
-        return w - 0.1 * g + 0.01 * to, {"start": slots["start"], "count": slots["count"] + 1}
-
-
-def test_it_is_asked_once_for_each_type() -> None:
+def test_ones_own_is_asked_for_each_parameter() -> None:
     asked: list[Any] = []
-    compose(training(deep(), optimizer=counted(asked=asked)))
-    assert sorted(map(str, asked)) == ["f32[4, 1]", "f32[4, 4]", "f32[4]"]
-
-
-def test_what_draws_numbers_is_asked_for_each_parameter() -> None:
-    asked: list[Any] = []
-    step = compose(training(deep(), optimizer=noisy(asked=asked)))
+    step = compose(training(deep(), optimizer=own(asked=asked)))
     assert len(asked) == 2 * LAYERS + 1
-    keys = {v for v in step.step.nodes if v.op.label == "hash" and not v.rank}
-    assert len(keys) >= 2 * LAYERS + 1
+    assert len(set(step.first.values())) == 2 * LAYERS + 1
+    moments: list[Any] = []
+    compose(training(deep(), optimizer=another(1e-2, asked=moments)))
+    assert len(moments) == 2 * LAYERS + 1
+
+
+def test_those_of_the_package_are_asked_once_for_each_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    update = adam.update
+
+    def counted(self: Any, w: Value, *others: Any) -> Any:
+        asked.append(w.type)
+        return update(self, w, *others)
+
+    monkeypatch.setattr(adam, "update", counted)
+    compose(training(deep(), optimizer=adam(1e-2)))
+    assert sorted(map(str, asked)) == ["f32[4, 1]", "f32[4, 4]", "f32[4]"]
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -111,7 +95,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "matrices": {"optimizer": {"*.weight": muon(1e-2), "*": adam(1e-2)}},
     "together": {"optimizer": lbfgs(0.1)},
     "watched": {"optimizer": adam(plateau(1e-2))},
-    "anchored": {"optimizer": anchored(0.1)},
     "bounded": {"optimizer": adam(1e-2), "max_norm": 2.0},
 }
 
@@ -125,9 +108,7 @@ def test_it_is_what_it_is_when_each_is_asked(name: str, monkeypatch: pytest.Monk
         return training(options.pop("model", None) or deep(), minimize="loss", **options)
 
     once = compose(recipe())
-    monkeypatch.setattr(
-        "nncompile.program.descent._Update.is_of_arguments_alone", property(lambda _: False)
-    )
+    monkeypatch.setattr("nncompile.program.descent._follows_types", lambda _: False)
     each = compose(recipe())
     for graph, other in ((once.step, each.step), (once.update, each.update)):
         assert same_outputs(graph, other)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import exp, sqrt, tanh
 from nncompile.elementwise.formula import formula
 from nncompile.elementwise.map import Map
@@ -17,11 +19,15 @@ from nncompile.ir.types import f32
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.shape.joining import Concat, Split, concatenate, sections
 from nncompile.ops.shape.slicing import Slice
+from nncompile.optim import adam, rmsprop, rprop
 from nncompile.passes import optimize, same_outputs
 from nncompile.passes.horizontal_fission import unpack
 from nncompile.passes.horizontal_fusion import SMALL, pack, pack_early
+from nncompile.program.recipe import training
+from nncompile.program.updates import ema
 from tests.leaves import leaf
 from tests.pass_checks import random_feeds
+from tests.small_models import deep
 
 S = leaf("s", f32[()])
 SIZES = (3, 5, 1, 4)
@@ -203,11 +209,7 @@ def read_in_other_parts(packed: Value) -> Value:
     return sections(packed, [4, 2], 0)[0]
 
 
-def read_in_part(packed: Value) -> Value:
-    return exp(sections(packed, [3, 3], 0)[0])
-
-
-@pytest.mark.parametrize("read", [read_whole, read_in_other_parts, read_in_part])
+@pytest.mark.parametrize("read", [read_whole, read_in_other_parts])
 def test_what_is_read_otherwise_stays_joined(read: Callable[[Value], Value]) -> None:
     a, b = (concatenate([leaf(f"{name}{i}", f32[3]) for i in range(2)], 0) for name in "ab")
     first = decayed(a, b)
@@ -223,21 +225,23 @@ def joined_in_other_parts(a: Value, b: Value) -> Value:
 
 
 def joined_along_columns(a: Value, b: Value) -> Value:
-    a, b = (concatenate([x.reshape((1, 4)), x.reshape((1, 4))], 1) for x in (a, b))
-    return decayed(a, b).reshape((8,))[:4]
+    return decayed(*(concatenate([x[:, :2], x[:, 2:]], 1) for x in (a, b)))
 
 
-def joined_and_spread(a: Value, b: Value) -> Value:
-    """One of the two has no first axis: it is the same for each part of the other."""
-    return decayed(concatenate([a.reshape((4, 1))] * 2, 0), b).reshape((32,))[:4]
+def joined_columns_of_rows(a: Value, b: Value) -> Value:
+    """The second tensor is a row, whose parts are columns of the first one."""
+    return decayed(concatenate([a[:2], a[2:]], 0), concatenate([b[0, :2], b[0, 2:]], 0))
 
 
-@pytest.mark.parametrize("join", [joined_in_other_parts, joined_along_columns, joined_and_spread])
+@pytest.mark.parametrize(
+    "join", [joined_in_other_parts, joined_along_columns, joined_columns_of_rows]
+)
 def test_what_is_joined_otherwise_stays_joined(join: Callable[[Value, Value], Value]) -> None:
-    result = join(leaf("a", f32[4]), leaf("b", f32[4]))
-    parts = sections(result, [1, 3], 0)
-    graph = Graph("joined", {"0": parts[0], "1": parts[1]})
-    assert unpack(graph) is graph
+    result = join(leaf("a", f32[4, 4]), leaf("b", f32[4, 4]))
+    for sizes in ([1, 3], [2, 2]):
+        parts = sections(result, sizes, 0)
+        graph = Graph("joined", {"0": parts[0], "1": parts[1]})
+        assert unpack(graph) is graph
 
 
 def test_one_update_after_another_comes_apart() -> None:
@@ -249,8 +253,40 @@ def test_one_update_after_another_comes_apart() -> None:
     packed = pack(graph)
     assert count(packed, Split) > count(first, Split)
     apart = unpack(packed)
-    assert count(apart, Split) == count(first, Split)  # whose parts others read
+    assert count(apart, Split) == count(apart, Concat) == 0
     same_numbers(graph, apart)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_parts_of_another_axis_are_no_whole(axis: int) -> None:
+    """What is split along columns is joined along the first axis."""
+    shape = [4, 4, 4]
+    shape[axis] = 24
+    parts = sections(leaf("x", f32[tuple(shape)]), [4] * 6, axis)
+    graph = Graph("columns", {f"{i}": bounded(part) for i, part in enumerate(parts)})
+    packed = pack(graph)
+    assert count(packed, Concat) == 1
+    same_numbers(graph, packed)
+    square = sections(leaf("x", f32[1, 6]), [1] * 6, 1)
+    graph = Graph("numbers", {f"{i}": bounded(part) for i, part in enumerate(square)})
+    same_numbers(graph, pack(graph))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "slots in another order": {"optimizer": adam(1e-2, amsgrad=True)},
+    "averages": {"optimizer": adam(1e-2), "average": ema(0.9)},
+    "accumulated": {"optimizer": adam(1e-2), "accumulate": 2},
+    "signs": {"optimizer": rprop(1e-2)},
+    "clipped": {"optimizer": rmsprop(1e-2, momentum=0.9), "clip_value": 0.5},
+    "bounded": {"optimizer": adam(1e-2), "max_norm": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_steps_for_native_kernels_copy_nothing(name: str) -> None:
+    step = compile_step(training(deep(), minimize="loss", **OPTIONS[name])).step
+    assert count(step, Concat)
+    assert not count(unpack(step), Concat) | count(unpack(step), Split)
 
 
 def test_packing_is_the_last_pass_and_can_be_left_out() -> None:

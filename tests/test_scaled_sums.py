@@ -26,8 +26,10 @@ from dsl import (
     training,
 )
 from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import BackendError
 from nncompile.runtime import scaled_sums, step_session
 from nncompile.runtime.session import Session
+from nncompile.runtime.tiling import TILE_SIZE
 from tests.hand_made import build
 from tests.native_checks import needs_library
 
@@ -76,9 +78,8 @@ SUMS = {
     "with itself": ("p = Mul (x, s)  z = Add (x, p)", "3, 32"),
     "of a vector": ("p = Mul (y, c)  z = Add (x, p)", "7"),
     "of one number": ("p = Mul (y, c)  z = Add (x, p)", "1"),
-    "of a vector of any length": ("p = Mul (y, s)  z = Sub (x, p)", "n"),
+    "of a tile": ("p = Mul (y, s)  z = Sub (x, p)", f'"{TILE_SIZE}"'),
     "of images": ("p = Mul (y, s)  z = Add (x, p)", "2, 3, 4, 32"),
-    "of rows of any length": ("p = Mul (y, c)  z = Add (x, p)", "2, n"),
     "that is split": (
         "p = Mul (y, c)  q = Add (x, p)  a, b, d = Split <axis = 0, num_outputs = 3> (q)"
         "  z = Concat <axis = 0> (d, b, a)",
@@ -109,6 +110,8 @@ LEFT = {
     "a sum with a number": ("p = Mul (y, c)  z = Add (p, s)", "3, 32"),
     "the same product twice": ("p = Mul (y, c)  z = Add (p, p)", "3, 32"),
     "narrow rows": ("p = Mul (y, c)  z = Add (x, p)", "16, 31"),
+    "any length, which may be none": ("p = Mul (y, s)  z = Sub (x, p)", "n"),
+    "rows of any length": ("p = Mul (y, c)  z = Add (x, p)", "2, n"),
     "any number of rows": ("p = Mul (y, c)  z = Add (x, p)", "n, 32"),
     "no elements": ("p = Mul (y, c)  z = Add (x, p)", "0, 32"),
     "what something else follows": (
@@ -188,6 +191,40 @@ def test_names_are_the_users_own(operator: str) -> None:
     assert (node.name, node.metadata_props[0].value) == ("net/update", "net.py:3")
     feeds = {name: x for name, x in _feeds(plain).items() if name != "s"}
     _same_bits(*(Session(m, threads=1).run(feeds) for m in (plain, rewritten)))
+
+
+@pytest.mark.parametrize("place", ["input", "initializer", "output"])
+def test_names_that_no_node_reads_are_taken_too(place: str, operator: str) -> None:
+    plain = _model("p = Mul (y, c)  q = Mul (p, s)  z = Sub (x, q)")
+    added = {x.name for x in scaled_sums.rewritten(plain).graph.initializer} - {*CONSTANTS}
+    added |= {x for n in scaled_sums.rewritten(plain).graph.node for x in n.output} - {"p", "z"}
+    assert len(added) == 3
+    for name in added:
+        info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [3])
+        if place == "initializer":
+            array = np.zeros(3, np.int64)
+            plain.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        else:
+            plain.graph.input.append(info)
+            if place == "output":
+                plain.graph.output.append(info)
+    rewritten = scaled_sums.rewritten(plain)
+    assert any(node.op_type == operator for node in rewritten.graph.node)
+    feeds = _feeds(plain) | dict.fromkeys(added, np.arange(3))
+    feeds = {info.name: feeds[info.name] for info in plain.graph.input}
+    _same_bits(*(Session(m, threads=1).run(feeds) for m in (plain, rewritten)))
+
+
+def test_old_operators_stay() -> None:
+    plain = _model(*SUMS["of a number that is given"])
+    plain.opset_import[0].version = 7
+    assert scaled_sums.with_scaled_sums(plain) is plain
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"", b"ORTM"])
+def test_what_is_no_model_is_told_as_ever(content: bytes) -> None:
+    with pytest.raises(BackendError, match="the model"):
+        step_session.step_session(content)
 
 
 def test_where_the_operator_is_missing_or_rounds_otherwise_sums_stay(

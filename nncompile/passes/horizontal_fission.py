@@ -14,8 +14,8 @@ from nncompile.ops.shape.joining import Concat, Split
 
 
 def unpack(graph: Graph) -> Graph:
-    """The opposite of `pack`: elementwise ops on concatenated tensors, all of whose results are
-    split into outputs, on these tensors one by one."""
+    """The opposite of `pack`: elementwise ops on concatenated tensors, whose results are split like
+    these, on the tensors one by one."""
     packed = _packed(graph)
     if not packed:
         return graph
@@ -23,8 +23,8 @@ def unpack(graph: Graph) -> Graph:
 
 
 def _packed(graph: Graph) -> dict[Value, Shape]:
-    """The elementwise ops on concatenated tensors whose results go into such ops and outputs alone,
-    with the sizes of the tensors along the first axis."""
+    """The elementwise ops on concatenated tensors whose results are split like these or go into
+    such ops, with the sizes of the tensors along the first axis."""
     readers: dict[Value, list[Value]] = {v: [] for v in graph.nodes}
     for v in graph.nodes:
         for a in v.args:
@@ -35,17 +35,12 @@ def _packed(graph: Graph) -> dict[Value, Shape]:
         sizes = _common_sizes(v, found)
         if sizes and v not in outputs:
             found[v] = sizes
-    ends = {
-        v: all(not readers[item] for item in readers[v])
-        for v in graph.nodes
-        if isinstance(v.op, Split)
-    }
     while True:
         kept = {
             v: sizes
             for v, sizes in found.items()
             if all(a in found or _sizes(a) for a in v.args if a.rank)
-            and all(u in found or (u.op == Split(0, sizes) and ends[u]) for u in readers[v])
+            and all(u in found or u.op == Split(0, sizes) for u in readers[v])
         }
         if len(kept) == len(found):
             return kept

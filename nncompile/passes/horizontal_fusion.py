@@ -53,14 +53,11 @@ def pack_early(graph: Graph) -> Graph:
 def _pack(graph: Graph, least: Callable[[Sequence[_Group]], float]) -> Graph:
     """The graph with those chains packed that gain more than the `least` microseconds."""
     packed: dict[Value, Value] = {}
-    outputs = set(graph.outputs.values())
+    outputs, table = set(graph.outputs.values()), graph.locations
     for chain in _chains(_groups(graph)):
         if _gain(chain, outputs) > least(chain):
             for group in chain:
-                with (
-                    recording_locations(graph.locations),
-                    graph.locations.located(group.members[0]),
-                ):
+                with recording_locations(table), table.located(group.members[0]):
                     parts = _packed(group, packed)
                 packed.update(zip(group.members, parts, strict=True))
     return graph.mapped(lambda outputs: replace(outputs, packed)) if packed else graph
@@ -196,7 +193,7 @@ def _packed(group: _Group, packed: dict[Value, Value]) -> tuple[Value, ...]:
 
 def _joined(tensors: Sequence[Value]) -> Value:
     source = tensors[0].args[0] if isinstance(tensors[0].op, Item) else None
-    if source is not None and isinstance(source.op, Split):
+    if source is not None and isinstance(source.op, Split) and source.op.axis == 0:
         parts = range(len(source.type.items))
         if [v.op for v in tensors] == [Item(i) for i in parts] and all(
             v.args[0] is source for v in tensors

@@ -11,11 +11,10 @@ from typing import Any
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.kinds import unfit
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.graph import between, toposort
+from nncompile.ir.graph import between
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import AnyType
-from nncompile.ops.random.generator import Hash
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
 from nncompile.optim import Optimizer, Slots
@@ -24,6 +23,8 @@ from nncompile.program.gradient_transforms import bounded
 from nncompile.program.model_checks import check_same_type
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.updated_state import UpdatedState
+
+_PACKAGE = Optimizer.__module__.rpartition(".")[0]
 
 
 def groups(
@@ -41,13 +42,12 @@ def groups(
 
 @dataclass
 class Descent:
-    """The way of parameters down their gradients, in the state `updated`. What an optimizer does to
-    parameters of one type is asked once, and then done to each of them."""
+    """The way of parameters down their gradients, in the state `updated`. What an optimizer of this
+    package does to parameters of one type is asked once, and then done to each of them."""
 
     updated: UpdatedState
     max_norm: float | None
     first: dict[tuple[int, AnyType], _Update] = field(default_factory=dict)
-    starts: dict[tuple[int, AnyType], tuple[Optimizer, Slots]] = field(default_factory=dict)
 
     def of(
         self, optimizer: Optimizer, trained: Mapping[str, Value], gradients: Mapping[str, Value]
@@ -62,8 +62,16 @@ class Descent:
             owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
             w = _vector(map(wide, trained.values()))
             g = _vector(gradients[path] for path in trained)
-        slots = self._slots(optimizer, owner, w)
-        new, slots_next = self._updated(optimizer, w, g, slots)
+        known = self.first.get((id(optimizer), w.type))
+        starts = optimizer.initial(w) if known is None else known.starts_of(w)
+        slots = {slot: updated.slot(owner, slot, x) for slot, x in starts.items()}
+        if known is None:
+            new, slots_next = _updated(optimizer, w, g, slots, updated.number)
+            if _follows_types(optimizer):
+                first = _Update(optimizer, w, g, starts, slots, new, slots_next)
+                self.first[id(optimizer), w.type] = first
+        else:
+            new, slots_next = known.on(w, g, slots)
         tensors = _split_like(new, list(trained.values())) if optimizer.together else [new]
         following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
         for w, w_new in zip(trained.values(), tensors, strict=True):
@@ -71,57 +79,38 @@ class Descent:
             following[w] = updated.due(cast(w_next, w.dtype), w)
         return following, slots
 
-    def _slots(self, optimizer: Optimizer, owner: str, w: Value) -> Slots:
-        """The slots of a parameter by name."""
-        key = (id(optimizer), w.type)
-        _, starts = self.starts.get(key) or (optimizer, optimizer.initial(w))
-        slots = {slot: self.updated.slot(owner, slot, x) for slot, x in starts.items()}
-        if key not in self.starts and w not in set(toposort(starts.values())):
-            self.starts[key] = optimizer, starts
-        return slots
 
-    def _updated(
-        self, optimizer: Optimizer, w: Value, g: Value, slots: Slots
-    ) -> tuple[Value, Mapping[str, Value]]:
-        key = (id(optimizer), w.type)
-        known = self.first.get(key)
-        if known is not None and known.is_of_arguments_alone:
-            return known.on(w, g, slots)
-        new, following = _updated(optimizer, w, g, slots, self.updated.number)
-        self.first[key] = _Update(optimizer, w, g, slots, new, following)
-        return new, following
+def _follows_types(optimizer: Optimizer) -> bool:
+    """Whether it does the same to all parameters of one type: those of this package do. One of
+    one's own may look at anything in Python, or draw other numbers each time."""
+    return type(optimizer).__module__.startswith(_PACKAGE)
 
 
 @dataclass(frozen=True)
 class _Update:
-    """What an optimizer makes of a parameter `w`, its gradient and its slots."""
+    """What an optimizer makes of a parameter `w`, its gradient and its slots, which begin with
+    `starts`."""
 
     optimizer: Optimizer
     w: Value
     g: Value
+    starts: Slots
     slots: Slots
     new: Value
     following: Mapping[str, Value]
 
-    @cached_property
-    def _taken(self) -> set[Value]:
-        return {self.w, self.g, *self.slots.values()}
-
-    @cached_property
-    def _nodes(self) -> list[Value]:
-        """All that it computes."""
-        return between([self.new, *self.following.values()], self._taken)
+    def starts_of(self, w: Value) -> Slots:
+        """What the slots of another parameter of this type begin with."""
+        starts = replace([*self.starts.values()], {self.w: w})
+        return dict(zip(self.starts, starts, strict=True))
 
     @cached_property
     def _changing(self) -> list[Value]:
-        """The nodes that are others for other arguments."""
-        depends = dependent(self._nodes, self._taken)
-        return [v for v in self._nodes if v in depends and v not in self._taken]
-
-    @cached_property
-    def is_of_arguments_alone(self) -> bool:
-        """Whether it does the same to all: what draws numbers may draw others for each."""
-        return not any(isinstance(v.op, Hash) or v.op.makes for v in self._nodes)
+        """The nodes that are others for other arguments, after these."""
+        taken = {self.w, self.g, *self.slots.values()}
+        nodes = between([self.new, *self.following.values()], taken)
+        depends = dependent(nodes, taken)
+        return [v for v in nodes if v in depends and v not in taken]
 
     def on(self, w: Value, g: Value, slots: Slots) -> tuple[Value, Mapping[str, Value]]:
         """The same of another parameter of this type."""

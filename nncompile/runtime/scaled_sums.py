@@ -19,14 +19,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nncompile.backends.onnx.protos import needs, replace_nodes
+from nncompile.backends.onnx.protos import all_nodes, needs, opset_of, replace_nodes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.names import unused_name
 from nncompile.runtime.session import Session
-from nncompile.runtime.tiling import ELEMENTWISE
+from nncompile.runtime.tiling import ELEMENTWISE, TILE_SIZE
 
 DOMAIN = "com.microsoft"
 OPERATOR = "GatedAdd"  # x + y·gate, of one number for each row
+OLDEST = 13  # opset whose operators are those that numbers are brought to rows with
 NARROW = 32  # elements of a row: of fewer, a row takes longer than the pass over memory
 _MOVING = frozenset({"Concat", "Identity", "Reshape", "Slice", "Split"})
 
@@ -36,8 +37,10 @@ def with_scaled_sums(model: onnx.ModelProto) -> onnx.ModelProto:
     model itself where it has none, or this version no operator that gives the same bits."""
     operators = {node.op_type for node in model.graph.node}
     if model.functions or "Mul" not in operators or operators.isdisjoint({"Add", "Sub"}):
-        return model  # native kernels pass over memory once as it is
-    return rewritten(model) if has_operator() else model
+        return model  # in functions for native kernels there are few in the main graph
+    if opset_of(model) < OLDEST or not has_operator():
+        return model
+    return rewritten(model)
 
 
 @cache
@@ -160,18 +163,18 @@ class _Sums:
                     yield _Sum(place, x, y, number, is_difference, rows)
 
     def _rows(self, result: str, x: str, y: str, number: str) -> tuple[int, ...] | None:
-        """The leading axes of the tensors, where the operator is for them."""
+        """The leading axes of the tensors, where the operator is for them: not for empty ones, as
+        those of sizes that are not known may be, but for tiles."""
         if any(self._dtype(name) != TensorProto.FLOAT for name in (result, x, y, number)):
             return None
         shape = self._shape(result)
         if not shape or self._shape(number) != () or not shape == self._shape(x) == self._shape(y):
             return None
-        *rows, width = shape
-        if not all(isinstance(size, int) for size in rows) or 0 in shape:
-            return None
-        if rows and isinstance(width, int) and width < NARROW:
-            return None
-        return tuple(map(int, rows))
+        if shape == (TILE_SIZE,):
+            return ()
+        sizes = tuple(size for size in shape if isinstance(size, int) and size > 0)
+        is_narrow = len(sizes) > 1 and sizes[-1] < NARROW
+        return None if sizes != shape or is_narrow else sizes[:-1]
 
     def _dtype(self, name: str) -> int | None:
         type_ = self.types.get(name)
@@ -200,42 +203,45 @@ class _Rewriter:
         self.constants: list[onnx.TensorProto] = []
         given = {info.name for info in graph.input}
         self._numbers = {x.name: x for x in graph.initializer if x.name not in given}
-        self._taken = {name for node in graph.node for name in (*node.output, *needs(node))}
+        self._taken = {name for node in all_nodes(graph.node) for name in node.output}
+        self._taken |= {name for node in graph.node for name in needs(node)}
+        self._taken |= given | {x.name for x in (*graph.output, *graph.initializer)}
         self._known: dict[tuple[object, ...], str] = {}
 
     def add(self, node: onnx.NodeProto, scaled: _Sum) -> None:
         """The operator in place of a node."""
-        numbers = self._gate(scaled)
-        inputs = [scaled.x, scaled.y, numbers]
+        inputs = [scaled.x, scaled.y, self._gate(node, scaled)]
         made = helper.make_node(OPERATOR, inputs, node.output, node.name, domain=DOMAIN)
+        self._append(made, node)
+
+    def _gate(self, node: onnx.NodeProto, scaled: _Sum) -> str:
+        """The number of the sum once for each row."""
+        name, rows = scaled.number, (*scaled.rows, 1)
+        if name in self._numbers:
+            number = numpy_helper.to_array(self._numbers[name])
+            sign = -1 if scaled.is_difference else 1
+            return self._constant(np.full(rows, sign * number, np.float32), name, rows, sign)
+        if scaled.is_difference:
+            name = self._made(node, "Neg", name)
+        return self._made(node, "Expand", name, self._constant(np.asarray(rows, np.int64), rows))
+
+    def _constant(self, array: np.ndarray, *about: object) -> str:
+        if about not in self._known:
+            self._known[about] = self._unused("rows/" + " ".join(map(str, about)))
+            self.constants.append(numpy_helper.from_array(array, self._known[about]))
+        return self._known[about]
+
+    def _made(self, node: onnx.NodeProto, operator: str, *inputs: str) -> str:
+        """The result of an operator, which a node needs first."""
+        about = operator, *inputs
+        if about not in self._known:
+            name = self._known[about] = self._unused(f"{inputs[0]}/{operator}")
+            self._append(helper.make_node(operator, inputs, [name], name), node)
+        return self._known[about]
+
+    def _append(self, made: onnx.NodeProto, node: onnx.NodeProto) -> None:
         made.metadata_props.extend(copy.copy(p) for p in node.metadata_props)
         self.nodes.append(made)
-
-    def _gate(self, scaled: _Sum) -> str:
-        """The number of the sum once for each row."""
-        key = scaled.number, scaled.is_difference, scaled.rows
-        if key not in self._known:
-            if scaled.number in self._numbers:
-                number = numpy_helper.to_array(self._numbers[scaled.number])
-                gate = np.full((*scaled.rows, 1), -number if scaled.is_difference else number)
-                self._known[key] = self._constant(gate)
-            else:
-                name = scaled.number
-                if scaled.is_difference:
-                    name = self._made("Neg", name)
-                shape = self._constant(np.asarray((*scaled.rows, 1), np.int64))
-                self._known[key] = self._made("Expand", name, shape)
-        return self._known[key]
-
-    def _constant(self, array: np.ndarray) -> str:
-        name = self._unused("gate")
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    def _made(self, operator: str, *inputs: str) -> str:
-        name = self._unused(f"{inputs[0]}/{operator}")
-        self.nodes.append(helper.make_node(operator, inputs, [name], name))
-        return name
 
     def _unused(self, name: str) -> str:
         found = unused_name(name, self._taken)

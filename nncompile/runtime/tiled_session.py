@@ -6,7 +6,7 @@ import operator
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import onnxruntime as ort
 
 from nncompile.runtime.buffers import buffer_like
 from nncompile.runtime.feeds import Port
+from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import Model, Session
-from nncompile.runtime.step_session import step_session
+from nncompile.runtime.step_session import for_device, step_session
 from nncompile.runtime.stopping import Stop
 from nncompile.runtime.tiling import Part, Tiling, tiling_of
 
@@ -30,9 +31,14 @@ class TiledSession(Session):
     its parts, each in one of the `sessions`. See `Session` for the options."""
 
     def __init__(
-        self, tiling: Tiling, sessions: Mapping[bytes, Session], tile: int, **options: Any
+        self,
+        tiling: Tiling,
+        sessions: Mapping[bytes, Session],
+        tile: int,
+        providers: Provider | Sequence[Provider] = "cpu",
+        **options: Any,
     ) -> None:
-        super().__init__(tiling.rest, **options)
+        super().__init__(for_device(tiling.rest, providers), providers, **options)
         self.written = tiling.states
         self.metadata = dict(tiling.metadata)
         self.parts, self.types = tiling.parts, tiling.types

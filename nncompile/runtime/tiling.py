@@ -29,6 +29,8 @@ ELEMENTWISE = frozenset({
     *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Sign", "Sqrt"),
     *("Sub", "Where"),
 })  # fmt: skip
+TILE_SIZE = "elements of a tile"
+"""The one axis of tensors of a part; it is never empty."""
 _TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
@@ -210,8 +212,8 @@ class _Update:
             return helper.make_tensor_value_info(names[name], self.types[name].elem_type, shape)
 
         leaves = [x for x in order if x not in makers and x not in self.constants]
-        inputs = [info(x, ["n"] if self._is_large(x) else []) for x in leaves]
-        outputs = [info(x, ["n"]) for x in ordered]
+        inputs = [info(x, [TILE_SIZE] if self._is_large(x) else []) for x in leaves]
+        outputs = [info(x, [TILE_SIZE]) for x in ordered]
         constants = [_renamed(self.constants[x], names[x]) for x in order if x in self.constants]
         graph = helper.make_graph(made, "tile", inputs, outputs, constants)
         opsets, version = self.model.opset_import, self.model.ir_version
