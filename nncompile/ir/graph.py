@@ -133,7 +133,7 @@ def needed(outputs: Iterable[Value], leaves: Iterable[Value]) -> tuple[Value, ..
     nodes, leaves = toposort(outputs), list(leaves)
     found = {v for v in nodes if isinstance(v.op, Input)}
     missing = symbols(d for v in nodes for t in component_types(v.type) for d in t.shape)
-    # An op is that of many nodes; and what has a size in the type of a leaf has it from there.
+    # Many nodes share one op, and the sizes in the types of leaves come from the leaves.
     ops = {id(v.op): v.op for v in nodes if v not in found}
     missing = missing.union(*map(sizes_within, ops.values()))
     missing -= {d for leaf in found for d in leaf.shape}
@@ -225,6 +225,15 @@ class Graph:
     def uses(self) -> dict[Value, int]:
         """How many nodes and outputs need each value."""
         return dict(Counter(itertools.chain(self.outputs.values(), *[v.args for v in self.nodes])))
+
+    @cached_property
+    def readers(self) -> dict[Value, list[Value]]:
+        """The nodes that take each value, in their order; twice where they take it twice."""
+        readers: dict[Value, list[Value]] = {v: [] for v in self.nodes}
+        for v in self.nodes:
+            for a in v.args:
+                readers[a].append(v)
+        return readers
 
     @cached_property
     def leaves(self) -> dict[str, Value]:

@@ -67,7 +67,7 @@ TOGETHER = (
 )
 
 # Once, when the others are done: what it joins they would no longer see through. It may leave a
-# section that nobody uses. Before them comes what it finds early.
+# section that nobody uses. It runs before them as well, on what gains in any case.
 LAST = "pack"
 EARLY = pack_early
 CLEANING = "dead"

@@ -25,11 +25,7 @@ def unpack(graph: Graph) -> Graph:
 def _packed(graph: Graph) -> dict[Value, Shape]:
     """The elementwise ops on concatenated tensors whose results are split like these or go into
     such ops, with the sizes of the tensors along the first axis."""
-    readers: dict[Value, list[Value]] = {v: [] for v in graph.nodes}
-    for v in graph.nodes:
-        for a in v.args:
-            readers[a].append(v)
-    outputs = set(graph.outputs.values())
+    readers, outputs = graph.readers, set(graph.outputs.values())
     found: dict[Value, Shape] = {}
     for v in graph.nodes:
         sizes = _common_sizes(v, found)

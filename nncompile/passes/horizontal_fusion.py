@@ -45,8 +45,8 @@ def pack(graph: Graph) -> Graph:
 
 
 def pack_early(graph: Graph) -> Graph:
-    """Does so before other passes, which then see the update of many small tensors once, where it
-    is faster even than what a product could take along."""
+    """The same before other passes run, which then see the update of many small tensors once. Only
+    where that is faster although products and sums could take some of it along."""
     return _pack(graph, _absorbed)
 
 

@@ -23,14 +23,10 @@ def chains(graph: Graph) -> Graph:
 
     Only where nothing else needs a·b. Sizes that only the data tell may be any.
     """
-    users: dict[Value, list[Value]] = {}
-    for v in graph.nodes:
-        for a in v.args:
-            users.setdefault(a, []).append(v)
     results = set(graph.outputs.values())
     inner_of: dict[Value, Value] = {}
-    for inner, outer in users.items():
-        if inner in results or not _is_product(inner) or len(inner.args) > 2:
+    for inner, outer in graph.readers.items():
+        if not outer or inner in results or not _is_product(inner) or len(inner.args) > 2:
             continue
         free = inner not in inner_of and not any(v in inner_of for v in outer)
         if free and all(_multiplies(v, inner) for v in outer) and _pays(inner, outer):

@@ -134,18 +134,15 @@ def _substituted(model: M, new: Mapping[Value, Value], added: Sequence[Value], *
 
 def _layouts(model: Model, weights: Mapping[str, Value]) -> dict[str, Layout]:
     """How the weights lie, by the operation that they get to first."""
-    users: dict[Value, list[Value]] = {}
-    for v in model.whole.nodes:
-        for a in v.args:
-            users.setdefault(a, []).append(v)
-    return {path: _layout(leaf, users) for path, leaf in weights.items()}
+    readers = model.whole.readers
+    return {path: _layout(leaf, readers) for path, leaf in weights.items()}
 
 
-def _layout(leaf: Value, users: Mapping[Value, Sequence[Value]]) -> Layout:
+def _layout(leaf: Value, readers: Mapping[Value, Sequence[Value]]) -> Layout:
     waiting, seen = [(leaf, False)], {leaf}
     while waiting:
         value, is_turned = waiting.pop(0)
-        for user in users.get(value, ()):
+        for user in readers.get(value, ()):
             layout = _laid_out(leaf, value, user, is_turned)
             if layout is not None:
                 return layout

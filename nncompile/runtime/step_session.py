@@ -1,7 +1,7 @@
-"""The session of a training step, whose model is written for this processor when it is loaded.
+"""The session of a training step, whose model is rewritten for the processor when it is loaded.
 
-Files are of standard operators. For some of these onnxruntime has others that are faster, which it
-does not take by itself.
+Files hold standard operators. For some of them onnxruntime has faster ones, which it does not use
+by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def step_session(
     model: Model, providers: Provider | Sequence[Provider] = "cpu", **options: Any
 ) -> Session:
     """A session of a training step or its update, with the fastest operators that the processor
-    has. See `Session` for the options."""
+    has. See `Session` for the options and the errors raised."""
     return Session(for_device(model, providers), providers, **options)
 
 

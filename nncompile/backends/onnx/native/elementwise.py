@@ -40,7 +40,7 @@ def elementwise_calls(graph: Graph, supports: Supports) -> Graph:
     candidates = {v for v in graph.nodes if isinstance(v.op, Map | Cast) and supports(v)}
     outputs = set(graph.outputs.values())
     while True:
-        levels = _levels(graph.nodes, candidates)
+        levels = _levels(graph, candidates)
         clusters = _clusters(graph.nodes, candidates, levels, outputs)
         unfit = {v for c in clusters for v in c.results if v.dtype is not f32}
         if not unfit:
@@ -57,20 +57,18 @@ def _joins(a: Value, v: Value, candidates: Set[Value]) -> bool:
     return a in candidates and v in candidates and a.shape == v.shape
 
 
-def _levels(nodes: Sequence[Value], candidates: Set[Value]) -> dict[Value, int]:
+def _levels(graph: Graph, candidates: Set[Value]) -> dict[Value, int]:
     """The level of each node: the lowest one, or a higher one on which others of its kind need
     it."""
     levels: dict[Value, int] = {}
-    users: dict[Value, list[Value]] = {v: [] for v in nodes}
+    nodes, readers = graph.nodes, graph.readers
     for v in nodes:
         levels[v] = max((levels[a] + (not _joins(a, v, candidates)) for a in v.args), default=0)
-        for a in v.args:
-            users[a].append(v)
     for v in reversed(nodes):
-        if v not in candidates or not users[v]:
+        if v not in candidates or not readers[v]:
             continue
-        latest = min(levels[u] - (not _joins(v, u, candidates)) for u in users[v])
-        if any(levels[u] == latest and _joins(v, u, candidates) for u in users[v]):
+        latest = min(levels[u] - (not _joins(v, u, candidates)) for u in readers[v])
+        if any(levels[u] == latest and _joins(v, u, candidates) for u in readers[v]):
             levels[v] = latest
     return levels
 
