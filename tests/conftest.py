@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from nncompile.compiler.cache_place import VARIABLE
 from tests.command_line import GOOD, succeeds, written
+from tests.durations import SELECTIONS, durations, test_of
 
 CACHE = pytest.StashKey[TemporaryDirectory[str]]()
 # What forks, or looks through all there is in memory, does so while a process is small: later that
 # takes ten times as long.
 SMALL = ("/test_faults", "/test_child", "/test_leaks", "/test_torch_files")
-EVERY = 8  # of the cases of a test, so many make one of `make quick`
 
 # A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C, and
 # nohup the end of the session.
@@ -56,15 +56,19 @@ def pytest_collection() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the cases of a test, the first and then every eighth are those of `make quick`: the
-    others are marked as slow, unless they say it of themselves."""
+    """Marks what `make quick` and `make test` leave out, as `tests.durations` says: what takes
+    long, and of many cases most, unless they say it of themselves."""
     items.sort(key=lambda item: [name not in item.nodeid for name in SMALL])
+    seconds = durations()
     number: Counter[str] = Counter()
     for item in items:
-        if hasattr(item, "callspec") and not item.get_closest_marker("choosing"):
-            test = item.nodeid.partition("[")[0]
-            if number[test] % EVERY:
-                item.add_marker(pytest.mark.slow)
+        test = test_of(item.nodeid)
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
+        for selection in SELECTIONS:
+            if not selection.takes(seconds.get(test, 0.0), number[test]):
+                item.add_marker(selection.left_out)
+        if not item.get_closest_marker("choosing"):
             number[test] += 1
 
 

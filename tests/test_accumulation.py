@@ -186,7 +186,6 @@ def test_rules_are_made_at_every_step_of_an_accumulation() -> None:
     np.testing.assert_allclose(trainer.params["hidden.bias"], start + 2, rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"noise": 0.1}, {"average": ema(0.9)}, {"max_norm": 1.0}])
 def test_accumulation_goes_with_recomputing(options: dict[str, Any]) -> None:
     @model

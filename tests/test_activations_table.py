@@ -138,7 +138,6 @@ def test_every_activation_is_in_the_table() -> None:
     assert not {*activations.__all__} - names
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", POINTS)
 @pytest.mark.parametrize("name", TABLE)
 def test_values_and_gradients_are_torchs(name: str, where: str) -> None:

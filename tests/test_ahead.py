@@ -136,7 +136,6 @@ def test_large_batches_are_few_on_the_device(
     assert late.longest == 2
 
 
-@pytest.mark.slow
 def test_a_training_is_the_same(late: type[LateDevice], tmp_path: Path) -> None:
     class Halving:
         @staticmethod

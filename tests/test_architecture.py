@@ -92,7 +92,6 @@ def test_a_journey_is_as_told(number: int, tmp_path: Path) -> None:
     assert [step for step in steps if step not in rest] == []
 
 
-@pytest.mark.slow
 def test_the_page_is_that_of_the_code() -> None:
     if os.environ.get("UPDATE_SNAPSHOTS"):
         PAGE.write_text(text(), encoding="utf-8")

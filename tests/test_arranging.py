@@ -50,7 +50,6 @@ def every(library: Any) -> Callable[[Any], tuple[Any, ...]]:
     return lambda x: tuple(function(library, x) for function in OF_MATRICES.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_functions_of_matrices_of_any_size_and_type(dtype: DType) -> None:
     check_numpy(every(ops), every(np), (dtype["n", "m"],), *matrices(dtype))

@@ -102,7 +102,6 @@ def test_gradients_flow_through(layer: Any) -> None:
     assert np.vdot(s, d) == pytest.approx(np.vdot(g, high - low) / 2e-3, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_a_training_with_augmentation_repeats(torchscript: SimpleNamespace) -> None:
     """Two trainings through onnxruntime give equal bits, and learn; what is exported holds none of
     the augmentation, as TorchScript too."""

@@ -230,7 +230,6 @@ def test_parts_of_names_choose_rows_and_peers() -> None:
     assert len(chosen_peers("")) == 6
 
 
-@pytest.mark.slow
 def test_a_run_writes_its_rows_beside_those_of_before(tmp_path: Path) -> None:
     file = written(tmp_path / "run.json", [row(1.0, torch=2.0)])
     brief = ("--only", "training tiny", "--peers", "torch eager", "--seconds", "0", "--rounds", "2")

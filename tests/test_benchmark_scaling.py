@@ -24,7 +24,6 @@ ROW = Scaling("gpt", 8, True, 10**6, {ONE: 0.04, WHOLE: 0.05, PART: 0.043})
 RESULT = Result([ROW], Sums({256: 1e-5, 2**20: 2e-3}, {256: 2e-5, 2**20: 1e-4}))
 
 
-@pytest.mark.slow
 def test_two_processes_are_measured_in_all_ways() -> None:
     workload = scaling.chosen_workload("tiny sgd B1")
 

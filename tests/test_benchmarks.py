@@ -283,7 +283,6 @@ SMALL = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("package", ["torch", "jax"])
 def test_the_peers_networks_compute_what_ours_do(
     package: str, monkeypatch: pytest.MonkeyPatch
@@ -337,7 +336,6 @@ def test_compiling_is_timed_until_the_first_step_and_ends_where_a_peer_takes_lon
     assert figures[1].best is None and not figures[1].is_short
 
 
-@pytest.mark.slow
 def test_memory_and_the_first_step_are_those_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     if not process.STATUS.exists():
         pytest.skip("the memory of a process is read from /proc")

@@ -20,7 +20,7 @@ LIBRARY = Path(onnxruntime.__file__).parent
 STEPS = 9
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.thorough,  # they share one build
     pytest.mark.skipif(
         shutil.which("cmake") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))),
         reason="cmake and a C compiler build the example",

@@ -119,7 +119,6 @@ def test_a_model_with_states_is_restored_with_them() -> None:
 # The command line
 
 
-@pytest.mark.slow
 def test_train_stops_early_and_writes_a_log(good: Path) -> None:
     output, log = good.parent / "runs", good.parent / "log.csv"
     args = ("train", good, "--output", output, "--epochs", 300)

@@ -50,7 +50,6 @@ def calls(function: Callable[..., Any]) -> Iterator[tuple[list[Any], dict[str, A
             yield [GIVEN[first]] * count, {option.name: GIVEN[wrong]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_message_names_the_function(name: str) -> None:
     function = FUNCTIONS[name]

@@ -87,7 +87,6 @@ def test_a_child_is_ended_when_its_time_is_up() -> None:
     assert caught.value.exit_code == 124
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux ends it")
 def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     program = f"""
@@ -112,7 +111,6 @@ in_child(child, what="it")
     pytest.fail("the child goes on")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "code", "message"),
     [

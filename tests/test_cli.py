@@ -70,7 +70,6 @@ def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:
     assert {x.name for x in step.get_inputs()} == {*state, "x", "label"}
 
 
-@pytest.mark.slow
 def test_training_is_the_same_twice_and_another_seed_is_not(good: Path) -> None:
     def weights(name: str, seed: int) -> dict[str, np.ndarray]:
         output = good.parent / name
@@ -88,7 +87,6 @@ def test_training_is_the_same_twice_and_another_seed_is_not(good: Path) -> None:
     assert not np.array_equal(one["stem.weight"], other["stem.weight"])
 
 
-@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(good: Path) -> None:
     directory = good.parent
     succeeds("train", good, "--output", directory / "whole", "--epochs", 4)
@@ -105,7 +103,6 @@ def test_a_resumed_training_is_the_uninterrupted_one(good: Path) -> None:
         np.testing.assert_array_equal(x, rest[name])
 
 
-@pytest.mark.slow
 def test_an_interrupted_training_keeps_what_it_learned(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +122,6 @@ def test_an_interrupted_training_keeps_what_it_learned(
     onnxruntime.InferenceSession(output / "model.onnx")
 
 
-@pytest.mark.slow
 def test_steps_batch_and_verbose(good: Path) -> None:
     args = ("--steps", 5, "--batch-size", 30, "--threads", 1, "--provider", "CPU", "--verbose")
     args = (*args, "--no-cache")
@@ -157,7 +153,6 @@ def test_compile_writes_what_is_asked_for(good: Path, target: str, files: list[s
         assert part in printed
 
 
-@pytest.mark.slow
 def test_compile_says_that_weights_are_initial(good: Path, trained: Path) -> None:
     output = good.parent / "out.onnx"
     checkpoint = trained / "checkpoint.safetensors"
@@ -237,7 +232,6 @@ def test_show_prints_a_pass_before_and_after(good: Path) -> None:
     assert [line.split()[0] for line in listed.splitlines()] == list(PASSES)
 
 
-@pytest.mark.slow
 def test_check_passes_with_figures(good: Path) -> None:
     lines = succeeds("check", good).splitlines()
     assert [line.split(":")[0] for line in lines] == [
@@ -250,7 +244,6 @@ def test_check_passes_with_figures(good: Path) -> None:
     assert "200 steps" in lines[4]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "failing"),
     [
@@ -276,7 +269,6 @@ def test_check_fails_with_exit_code_1(
         assert line("Twice()", source) in result.stdout
 
 
-@pytest.mark.slow
 def test_check_names_the_node_that_a_backend_computes_wrongly(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +283,6 @@ def test_check_names_the_node_that_a_backend_computes_wrongly(
     assert line("softmax(logits)") in result.stdout
 
 
-@pytest.mark.slow
 def test_check_knows_gradients_that_are_declared_or_stopped(tmp_path: Path) -> None:
     source = GOOD.replace("model, softmax", "model, softmax, stop_gradient")
     source = source.replace("x >> Dense(8", "x * stop_gradient(x >> Dense(4)) >> Dense(8")
@@ -307,7 +298,6 @@ def test_check_knows_gradients_that_are_declared_or_stopped(tmp_path: Path) -> N
     assert "the gradient declared at net.py:" in declared[0]
 
 
-@pytest.mark.slow
 def test_check_does_not_compare_steps_along_gradients_of_rounding(tmp_path: Path) -> None:
     """The gradient at the bias of attention's keys is zero: Adam makes a step of its rounding."""
     source = """
@@ -327,7 +317,6 @@ recipe = training(net, optimizer=adamw(1e-3))
     assert any("ten steps" in line for line in lines), lines
 
 
-@pytest.mark.slow
 def test_check_without_recipe_or_data(tmp_path: Path) -> None:
     source = GOOD[: GOOD.index("recipe =")]
     lines = succeeds("check", written(tmp_path, source)).splitlines()
@@ -336,7 +325,6 @@ def test_check_without_recipe_or_data(tmp_path: Path) -> None:
     assert len(succeeds("check", written(tmp_path, source)).splitlines()) == 5
 
 
-@pytest.mark.slow
 def test_steps_are_counted_from_the_checkpoint(good: Path) -> None:
     first, more = good.parent / "first", good.parent / "more"
     succeeds("train", good, "--output", first, "--steps", 3)

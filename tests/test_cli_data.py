@@ -56,7 +56,6 @@ def test_arrays_in_files_stay_there(tmp_path: Path) -> None:
     assert "loss" in succeeds("lr-find", file, "--steps", "20")
 
 
-@pytest.mark.slow
 def test_they_are_the_same_numbers(tmp_path: Path) -> None:
     """As those of arrays in memory, to the bit. Commands that look at all of them read them."""
     states = []

@@ -36,7 +36,6 @@ def weights_of(file: Path) -> dict[str, Any]:
     return {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
 
 
-@pytest.mark.slow
 def test_a_new_head_is_trained_in_a_run(beside: Path) -> None:
     printed = succeeds(*BASE, "--head", "6", "--epochs", "2", "--batch-size", "8", "-q")
     assert "the last layer of logits is new: fc.weight f32[6, 4], fc.bias f32[6] on" in printed
@@ -61,7 +60,6 @@ def test_a_new_head_is_trained_in_a_run(beside: Path) -> None:
     assert np.load("p.npz")["logits"].shape == (24, 6)
 
 
-@pytest.mark.slow
 def test_factors_are_merged_and_have_a_file(beside: Path) -> None:
     options = ("--lora", "2", "--alpha", "4", "--lora-params", "fc.*", "--lr", "1e-2")
     succeeds(*BASE, *options, "--steps", "9", "-q", "--output", "out")
@@ -77,7 +75,6 @@ def test_factors_are_merged_and_have_a_file(beside: Path) -> None:
     np.testing.assert_array_equal(exported["fc.bias"], before["fc.bias"])
 
 
-@pytest.mark.slow
 def test_it_goes_on_as_if_it_had_not_ended(beside: Path) -> None:
     """With the options that it began with, or says which differs."""
     options = ("--lr", "1e-2", "--freeze", "stem.*", "--batch-size", "8", "-q")
@@ -96,7 +93,6 @@ def test_it_goes_on_as_if_it_had_not_ended(beside: Path) -> None:
     assert "holds a run already" in fails(*BASE, "--name", "parts")
 
 
-@pytest.mark.slow
 def test_the_latest_run_of_finetune_goes_on(beside: Path) -> None:
     """Not that of a program of the same name, which says how it goes on."""
     succeeds(*BASE, "--steps", "1", "-q")
@@ -125,7 +121,6 @@ data = {"x": np.ones((4, 2), np.float32)}
     assert "nncompile train FILE.py --resume" in message
 
 
-@pytest.mark.slow
 def test_what_is_written_anew_is_said(beside: Path) -> None:
     tied_language_model(beside / "t.onnx")
     ids = np.random.default_rng(0).integers(0, 20, (8, 4))
@@ -138,7 +133,6 @@ def test_what_is_written_anew_is_said(beside: Path) -> None:
     assert (port.name, port.shape[2]) == ("logits", 3)
 
 
-@pytest.mark.slow
 def test_what_does_not_fit_is_told(beside: Path) -> None:
     assert "finetune needs --label" in fails("finetune", "m.onnx", "--data", "d.npz")
     assert "--head 5 makes a last layer" in fails(*BASE, "--head", "4")

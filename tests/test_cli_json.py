@@ -64,7 +64,6 @@ def test_arguments_that_no_command_begins_with(good: Path) -> None:
         assert part in found(*arguments, exit_code=2)["error"]["message"]
 
 
-@pytest.mark.slow
 def test_a_learning_rate_and_a_table_of_errors(good: Path) -> None:
     described = found("lr-find", good, "--steps", 5)
     assert described["metric"] == "loss"

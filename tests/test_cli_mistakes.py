@@ -150,7 +150,6 @@ def test_a_file_that_is_not_there_or_no_model(command: str, tmp_path: Path) -> N
     assert "not a Python file" in fails(command, other)
 
 
-@pytest.mark.slow
 def test_an_unknown_provider(good: Path, trained: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))
     given = ("run", trained / "model.onnx", "-i", f"x={tmp_path / 'x.npy'}")
@@ -160,7 +159,6 @@ def test_an_unknown_provider(good: Path, trained: Path, tmp_path: Path) -> None:
         assert "hint: " in message
 
 
-@pytest.mark.slow
 def test_checkpoints_that_are_truncated_foreign_or_of_another_model(
     good: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +194,6 @@ def test_checkpoints_that_are_truncated_foreign_or_of_another_model(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_places_that_cannot_be_written(good: Path, trained: Path, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.write_text("precious")
@@ -220,7 +217,6 @@ def test_places_that_cannot_be_written(good: Path, trained: Path, tmp_path: Path
     assert "it is a directory" in fails("compile", good, "--output", tmp_path)
 
 
-@pytest.mark.slow
 def test_run_answers_bad_models_and_feeds(trained: Path, tmp_path: Path) -> None:
     model = trained / "model.onnx"
     np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))
@@ -273,7 +269,6 @@ def test_what_needs_a_recipe_says_how_to_declare_one(tmp_path: Path) -> None:
     assert "recipe = training(net, optimizer=" in message
 
 
-@pytest.mark.slow
 def test_a_full_disk_leaves_the_files_of_the_last_training(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +292,6 @@ def test_options_that_do_not_exist_have_exit_code_2(good: Path) -> None:
         assert run(*args).exit_code == 2
 
 
-@pytest.mark.slow
 def test_as_a_program_and_with_debug(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "\n1 / 0\n")
     program = [sys.executable, "-m", "nncompile", "show", str(path)]

@@ -68,7 +68,6 @@ def metrics(*args: object) -> dict[str, float]:
     return found("evaluate", *args)["metrics"]
 
 
-@pytest.mark.slow
 def test_a_run_is_evaluated_with_its_options(project: Path) -> None:
     declared = load(project / "tabular.py", settings={"width": "8"})
     assert declared.data is not None and declared.data.validation is not None
@@ -83,7 +82,6 @@ def test_a_run_is_evaluated_with_its_options(project: Path) -> None:
     assert metrics(*args) == pytest.approx(known, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_every_kind_of_file_has_the_same_metrics(project: Path) -> None:
     known = metrics(project / "run", "--data", project / "held.npz")
     assert known != metrics(project / "run")
@@ -91,7 +89,6 @@ def test_every_kind_of_file_has_the_same_metrics(project: Path) -> None:
         assert metrics(project / "run", "--data", project / name) == pytest.approx(known, rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "output"),
     [

@@ -43,7 +43,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written(tmp_path, SOURCE)
 
 
-@pytest.mark.slow
 def test_a_grid_is_trained_and_ranked_and_not_repeated(file: Path) -> None:
     place = file.parent / "sweep"
     args = ("sweep", file, "--output", place, "--jobs", 2, "--set", "rate=1e-2", "--grid")
@@ -67,7 +66,6 @@ def test_a_grid_is_trained_and_ranked_and_not_repeated(file: Path) -> None:
     assert "was {'rate': '1e-2'}" in message
 
 
-@pytest.mark.slow
 def test_what_fails_is_told_and_does_not_end_it(file: Path) -> None:
     args = ("sweep", file, "--output", file.parent / "sweep", "--grid")
     described = found(*args, "kind=dies,raises", "-j", 2, exit_code=1)
@@ -78,7 +76,6 @@ def test_what_fails_is_told_and_does_not_end_it(file: Path) -> None:
     assert [t["state"] for t in described["trials"]] == ["finished", "failed", "failed"]
 
 
-@pytest.mark.slow
 def test_an_interrupt_keeps_what_there_is(file: Path) -> None:
     place = file.parent / "sweep"
     command = [sys.executable, "-m", "nncompile", "sweep", str(file), "--output", str(place)]
@@ -109,7 +106,6 @@ def test_an_interrupt_keeps_what_there_is(file: Path) -> None:
     assert (place / "kind=long" / "checkpoint.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_a_hopeless_training_is_ended_and_has_its_state(file: Path) -> None:
     place = file.parent / "sweep"
     place.mkdir()
@@ -126,7 +122,6 @@ def test_a_hopeless_training_is_ended_and_has_its_state(file: Path) -> None:
     assert (place / trial.run / "checkpoint.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_optuna_proposes(file: Path) -> None:
     pytest.importorskip("optuna")
     args = ("sweep", file, "--output", file.parent / "sweep", "--trials", 2, "width=2..16", "-j", 2)

@@ -39,7 +39,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
 def test_a_model_is_trained_on_a_table_beside_its_file(file: Path) -> None:
     printed = succeeds("train", file, "--output", file.parent / "run")

@@ -10,7 +10,6 @@ from nncompile.ops.reduction.softmax import Softmax
 from tests.command_line import GOOD, fails, line, run, succeeds, written
 
 
-@pytest.mark.slow
 def test_the_command(good: Path) -> None:
     text = succeeds("verify", good, "--quick")
     assert text.startswith("net: largest error against numpy in float64")
@@ -18,7 +17,6 @@ def test_the_command(good: Path) -> None:
     assert text.rstrip().endswith("all agree")
 
 
-@pytest.mark.slow
 def test_the_command_fails_where_a_backend_mismatches(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

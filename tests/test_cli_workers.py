@@ -130,7 +130,6 @@ def test_as_many_are_started_again_where_the_state_has_come_further(
     ]
 
 
-@pytest.mark.slow
 def test_one_that_is_started_again_alone_goes_on_with_the_run(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,7 +132,6 @@ for width in range(3, 9):
 """
 
 
-@pytest.mark.slow
 def test_processes_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-W", "error", "-c", _COMPILE], stdout=subprocess.PIPE)

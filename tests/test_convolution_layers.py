@@ -102,7 +102,6 @@ def test_layers_are_torchs(name: str) -> None:
         assert_close(run(feeds, {"y": expected.shape})["y"], expected, "float32", name)
 
 
-@pytest.mark.slow
 def test_training_is_torchs() -> None:
     """Ten steps of gradient descent on images: every weight within float32 rounding."""
 

@@ -21,7 +21,6 @@ def done(*command: object) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("cmake") is None or not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="cmake and a C++ compiler build the example",

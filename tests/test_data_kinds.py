@@ -165,7 +165,6 @@ def test_columns_are_those_of_the_training_whatever_their_order() -> None:
         trainer.predict(table.drop(columns="b"))
 
 
-@pytest.mark.slow
 def test_files_are_read(tmp_path: Path, of_arrays: dict[str, Array]) -> None:
     frame().to_parquet(tmp_path / "table.parquet")
     np.save(tmp_path / "x.npy", X)

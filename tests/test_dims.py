@@ -56,7 +56,6 @@ def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 TEXTS = st.recursive(_atoms, _grown, max_leaves=6)
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS)
 def test_arithmetic_is_that_of_integers(text: str) -> None:
@@ -69,7 +68,6 @@ def test_arithmetic_is_that_of_integers(text: str) -> None:
             assert value == expected and type(value) is int, (d, sizes)
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS)
 def test_text_of_a_dimension_reads_back(text: str) -> None:
@@ -79,7 +77,6 @@ def test_text_of_a_dimension_reads_back(text: str) -> None:
         assert all(bound(again, sizes) == bound(d, sizes) for sizes in BINDINGS), (d, again)
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_same_is_never_wrong(a: str, b: str) -> None:
@@ -190,7 +187,6 @@ def test_numbers_come_out_as_python_integers() -> None:
     assert symbols([n * 2, 3, symbol("h")]) == {n, symbol("h")}
 
 
-@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3]), max_size=3).map(tuple), max_size=3))
 def test_broadcasting_is_numpys(shapes: list[tuple[int, ...]]) -> None:

@@ -139,7 +139,6 @@ def test_the_model_of_the_first_page_is_one() -> None:
     assert str(value.type) == "f32[batch, 10]"
 
 
-@pytest.mark.slow
 def test_commands_and_options_exist() -> None:
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     shown = re.findall(r"^nncompile (\w+) (.*)$", text, re.M)

@@ -21,7 +21,6 @@ def finding(what: str) -> Any:
     return next(x for x in doctor.examine() if x.what == what)
 
 
-@pytest.mark.slow
 def test_this_installation_is_well() -> None:
     described = {x["what"]: x for x in found("doctor")["findings"]}
     assert all(x["holds"] is not False for x in described.values())

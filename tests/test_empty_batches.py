@@ -84,7 +84,6 @@ def test_an_empty_batch_changes_nothing_that_follows_batches(optimizer: Optimize
     assert all(np.all(np.isfinite(x)) for x in again.values())
 
 
-@pytest.mark.slow
 def test_the_runners_refuse_it() -> None:
     torch = pytest.importorskip("torch")
     from nncompile.backends.torchscript.stepping import to_step

@@ -67,7 +67,6 @@ def test_every_example_is_in_the_documentation_with_its_command() -> None:
         assert f"examples/{name}" in command or command == "– |", row
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", QUALITY)
 def test_examples_learn_what_they_say(name: str) -> None:
     found = measured(*trained(name))
@@ -75,7 +74,6 @@ def test_examples_learn_what_they_say(name: str) -> None:
         assert low <= found[metric] <= high, f"{metric} = {found[metric]}"
 
 
-@pytest.mark.slow
 def test_the_exported_table_model_takes_raw_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +84,7 @@ def test_the_exported_table_model_takes_raw_rows(
     assert re.fullmatch(r"without \S.*: (\w+), \d+%; it is \1", second)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # it shares a training
 def test_linear_regression_finds_the_weights_of_least_squares() -> None:
     trainer, declared = trained("linear_regression")
     weights, bias = declared.module.least_squares()
@@ -124,7 +122,6 @@ def test_the_perceptron_does_not_learn_exclusive_or() -> None:
     assert abs(trainer.params["weight"]).max() <= 4, "it cycles, and goes nowhere"
 
 
-@pytest.mark.slow
 def test_a_wider_layer_approximates_better() -> None:
     module = load(EXAMPLES / "universal_approximation.py").module
     errors = [module.error(width) for width in module.WIDTHS]
@@ -154,7 +151,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer, Dec
     return directory, trainer, declared
 
 
-@pytest.mark.slow
 def test_plain_onnxruntime_predicts_the_same_at_any_batch_size(
     digits: tuple[Path, Trainer, Declared],
 ) -> None:
@@ -165,7 +161,7 @@ def test_plain_onnxruntime_predicts_the_same_at_any_batch_size(
     assert found == {1: ours[:1], 7: ours[:7], 360: ours}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # it shares a training
 def test_the_exported_model_recognises_raw_images(
     digits: tuple[Path, Trainer, Declared], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +186,6 @@ def imported_by(script: Path) -> set[str]:
     return set(json.loads(run.stdout))
 
 
-@pytest.mark.slow
 def test_recognising_does_not_need_the_compiler() -> None:
     assert not {"nncompile", "dsl", "onnx", "torch"} & imported_by(EXAMPLES / "recognise.py")
 
@@ -200,7 +195,6 @@ def test_training_needs_onnxruntime_and_numpy_alone() -> None:
     assert names - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
-@pytest.mark.slow
 def test_twenty_lines_of_plain_onnxruntime_train_to_the_same_bits(
     digits: tuple[Path, Trainer, Declared],
 ) -> None:
@@ -235,7 +229,6 @@ def heard(event: Any, losses: list[float]) -> None:
         losses.append(event.metrics["loss"])
 
 
-@pytest.mark.slow
 def test_the_fitted_curve_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "fit_function.py"), run_name="__main__")
     *page, _, error = capsys.readouterr().out.splitlines()

@@ -16,6 +16,8 @@ from nncompile.program.model_file import Declared, load
 from nncompile.train import Trainer
 from tests.trained_examples import EXAMPLES, data_of, held_out, measured, trained
 
+pytestmark = pytest.mark.thorough  # they share trainings of examples
+
 IMAGES = EXAMPLES.parent / "docs" / "images"
 
 
@@ -28,7 +30,6 @@ def error_relative_to_components(name: str) -> tuple[Trainer, Declared, float]:
     return trainer, declared, measured(trainer, declared)["loss"] / components
 
 
-@pytest.mark.slow
 def test_the_autoencoder_beats_as_many_principal_components(tmp_path: Path) -> None:
     trainer, declared, ratio = error_relative_to_components("autoencoder")
     assert ratio < 0.65
@@ -46,7 +47,6 @@ def test_the_autoencoder_beats_as_many_principal_components(tmp_path: Path) -> N
     assert error == pytest.approx(np.square(found["reconstruction"][:7] - images[:7]).mean(), 1e-3)
 
 
-@pytest.mark.slow
 def test_the_denoising_autoencoder_beats_any_number_of_principal_components() -> None:
     trainer, declared, ratio = error_relative_to_components("denoising_autoencoder")
     assert ratio < 0.6
@@ -85,7 +85,6 @@ def test_the_judge_tells_real_digits_from_normal_numbers(judge: Declared) -> Non
     assert digits <= 3
 
 
-@pytest.mark.slow
 def test_the_vae_bounds_the_likelihood_of_digits() -> None:
     declared = load(EXAMPLES / "vae.py", "vae")
     train, test = data_of(declared).train, held_out(declared)
@@ -103,7 +102,6 @@ def test_the_vae_bounds_the_likelihood_of_digits() -> None:
     assert told_apart < 0.88
 
 
-@pytest.mark.slow
 def test_the_gan_draws_digits() -> None:
     declared = load(EXAMPLES / "gan.py", "gan")
     trainer = Trainer(declared.recipe)
@@ -117,7 +115,6 @@ def test_the_gan_draws_digits() -> None:
     assert told_apart < 0.9
 
 
-@pytest.mark.slow
 def test_each_network_of_the_gan_has_an_optimizer() -> None:
     declared = load(EXAMPLES / "gan.py", "gan")
     trainer = Trainer(declared.recipe)
@@ -130,7 +127,6 @@ def test_each_network_of_the_gan_has_an_optimizer() -> None:
     assert averaged == {"gen"}
 
 
-@pytest.mark.slow
 def test_images_are_drawn_from_noise_by_the_exported_denoiser(tmp_path: Path) -> None:
     declared = load(EXAMPLES / "diffusion.py", "diffusion")
     trainer = Trainer(declared.recipe)

@@ -15,12 +15,13 @@ from nncompile.program.model_file import load
 from nncompile.train import Trainer
 from tests.trained_examples import EXAMPLES, data_of, held_out, trained
 
+pytestmark = pytest.mark.thorough  # they share trainings of examples
+
 
 def module_of(name: str) -> Any:
     return load(EXAMPLES / f"{name}.py").module
 
 
-@pytest.mark.slow
 def test_batch_sizes() -> None:
     module = module_of("batch_sizes")
     patients = module.data()
@@ -38,7 +39,6 @@ def test_batch_sizes() -> None:
     assert 5 < (np.diff(single) > 0).sum() < 45
 
 
-@pytest.mark.slow
 def test_averages_of_weights_are_nearer_to_the_optimum() -> None:
     trainer, declared = trained("averaging")
     found = declared.module.excess(trainer, data_of(declared).train)
@@ -47,7 +47,6 @@ def test_averages_of_weights_are_nearer_to_the_optimum() -> None:
     assert -1e-6 < found["swa"] < 0.0003
 
 
-@pytest.mark.slow
 def test_multi_task() -> None:
     trainer, declared = trained("multi_task")
     found = trainer.evaluate(held_out(declared))
@@ -60,7 +59,6 @@ def test_multi_task() -> None:
     assert declared.model.inference().of_kind("input").keys() == {"image"}
 
 
-@pytest.mark.slow
 def test_siamese_networks_tell_unseen_digits_apart() -> None:
     module = module_of("siamese")
     images, labels = module.digits()
@@ -73,7 +71,6 @@ def test_siamese_networks_tell_unseen_digits_apart() -> None:
     assert module.one_shot_accuracy(vectors, labels) > 0.6
 
 
-@pytest.mark.slow
 def test_maml_learns_to_fit_a_sine_in_one_step() -> None:
     module = module_of("maml")
     train, tasks = module.data()
@@ -87,7 +84,6 @@ def test_maml_learns_to_fit_a_sine_in_one_step() -> None:
     assert found["maml"]["after"] < 0.4 * found["plain"]["after"]
 
 
-@pytest.mark.slow
 def test_transfer_beats_from_scratch_at_equal_data() -> None:
     module = module_of("transfer")
     found = module.compared(choices=3)
@@ -106,7 +102,6 @@ def test_what_is_frozen_stays_in_transfer() -> None:
     assert moved == {"head.weight", "head.bias"}
 
 
-@pytest.mark.slow
 def test_lora_learns_mirrored_digits(tmp_path: Path) -> None:
     module = module_of("lora_digits")
     upright, mirrored = module.data(), module.data(mirrored=True)
@@ -140,7 +135,6 @@ def test_lora_learns_mirrored_digits(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, ours, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_augmentation_teaches_what_does_not_matter() -> None:
     module = module_of("augmentation")
     plain, augmented = (

@@ -10,7 +10,6 @@ import pytest
 EXAMPLE = Path(__file__).parent.parent / "examples" / "vanishing_gradients.py"
 
 
-@pytest.mark.slow
 def test_vanishing_gradients_shows_what_it_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,7 +48,6 @@ def is_drop_in(path: Path, original: Path) -> bool:
     return found.is_same_graph and bool(found.changed)
 
 
-@pytest.mark.slow
 def test_a_file_that_knows_other_classes_is_better_than_none() -> None:
     found = module_of("finetune_cnn").compared(choices=3)
     layer, whole, scratch = (
@@ -68,7 +67,6 @@ def test_what_is_frozen_of_a_file_stays() -> None:
     assert moved == {"head.weight", "head.bias"}
 
 
-@pytest.mark.slow
 def test_a_language_model_of_a_file_learns_by_factors(tmp_path: Path) -> None:
     module = module_of("lora_gpt")
     (reference, held_out), (_, code) = module.data(), module.source_text.data()
@@ -93,7 +91,6 @@ def test_a_language_model_of_a_file_learns_by_factors(tmp_path: Path) -> None:
     assert list(module.gpt.report.ties) == ["characters.weight"]
 
 
-@pytest.mark.slow
 def test_an_encoder_of_a_file_learns_to_color_python() -> None:
     module = module_of("lora_bert")
     train, held_out = module.data()
@@ -153,7 +150,6 @@ def test_the_map_of_salient_pixels_is_drawn(tmp_path: Path) -> None:
     assert "images/saliency.png" in (file.parent.parent / "onnx.md").read_text("utf-8")
 
 
-@pytest.mark.slow
 def test_a_network_of_keras_learns_negatives_and_stays_in_its_place(tmp_path: Path) -> None:
     module = module_of("keras_continued")
     train, plain, negative = module.data()
@@ -185,7 +181,6 @@ def test_a_pipeline_of_scikit_learn_learns_from_new_rows(tmp_path: Path) -> None
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_integers_learn_to_do_within_their_ranges(tmp_path: Path) -> None:
     module = module_of("qat")
     train, held_out = module.data()
@@ -227,7 +222,6 @@ def maker(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-@pytest.mark.slow
 def test_the_files_of_torch_are_what_their_maker_writes(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +232,6 @@ def test_the_files_of_torch_are_what_their_maker_writes(
         assert differences(tmp_path / f"{name}.onnx", MODELS / f"{name}.onnx").is_same_graph
 
 
-@pytest.mark.slow
 def test_the_quantized_file_is_what_its_maker_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +242,6 @@ def test_the_quantized_file_is_what_its_maker_writes(
     assert all(change.relative < 0.01 for change in found.changed)
 
 
-@pytest.mark.slow
 def test_the_file_of_scikit_learn_is_what_its_maker_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from nncompile.compiler.export import export
 from nncompile.program.model_file import Declared, load
 from nncompile.train import Trainer
 
-pytestmark = pytest.mark.slow  # each shares the training of an example
+pytestmark = pytest.mark.thorough  # each shares the training of an example
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 QUALITY = {

@@ -12,6 +12,8 @@ import pytest
 
 from tests.trained_examples import exported, held_out, measured, recognised, trained
 
+pytestmark = pytest.mark.thorough  # they share trainings of examples
+
 
 def operators(path: Path) -> Counter[str]:
     """How many nodes of each type are in an exported file."""
@@ -23,7 +25,6 @@ def weights_of(path: Path) -> int:
     return sum(int(np.prod(x.dims)) for x in onnx.load(path).graph.initializer)
 
 
-@pytest.mark.slow
 def test_digits_cnn(tmp_path: Path) -> None:
     trainer, declared = trained("digits_cnn")
     assert measured(trainer, declared)["accuracy"] >= 0.98
@@ -40,7 +41,6 @@ def test_digits_cnn(tmp_path: Path) -> None:
     assert 0 <= constants <= 3 + 6
 
 
-@pytest.mark.slow
 def test_digits_resnet_finds_digits_in_images_of_any_size(tmp_path: Path) -> None:
     trainer, declared = trained("digits_resnet")
     assert measured(trainer, declared)["accuracy"] >= 0.96
@@ -57,7 +57,6 @@ def test_digits_resnet_finds_digits_in_images_of_any_size(tmp_path: Path) -> Non
         assert accuracy >= 0.93, f"{accuracy:.3f} at {height}×{width}"
 
 
-@pytest.mark.slow
 def test_edges_learns_the_sobel_filters_exactly(tmp_path: Path) -> None:
     trainer, declared = trained("edges")
     sobel = declared.module.SOBEL
@@ -77,7 +76,6 @@ def test_edges_learns_the_sobel_filters_exactly(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, declared.module.filtered(noise), atol=2e-5)
 
 
-@pytest.mark.slow
 def test_upscaling_is_better_than_interpolation(tmp_path: Path) -> None:
     trainer, declared = trained("upscaling")
     found = measured(trainer, declared)
@@ -96,7 +94,6 @@ def test_upscaling_is_better_than_interpolation(tmp_path: Path) -> None:
         assert large.shape == (2 * height, 2 * width, 3) and large.dtype == np.uint8
 
 
-@pytest.mark.slow
 def test_waves_are_recognised_while_they_sound(tmp_path: Path) -> None:
     trainer, declared = trained("conv1d_waves")
     assert measured(trainer, declared)["accuracy"] >= 0.97

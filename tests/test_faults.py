@@ -39,7 +39,6 @@ def _wrong(outcomes: list[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.is_wrong]
 
 
-@pytest.mark.slow
 def test_wrong_files_are_read_or_refused(tmp_path: Path) -> None:
     loaders = [x for x in LOADERS if x.name in QUICK]
     outcomes = list(outcomes_of(range(500), tmp_path / "cases", loaders))
@@ -48,7 +47,6 @@ def test_wrong_files_are_read_or_refused(tmp_path: Path) -> None:
     assert 300 < refused < 480  # it is neither all wrong nor nothing
 
 
-@pytest.mark.slow
 def test_wrong_models_are_run_or_refused(tmp_path: Path) -> None:
     loaders = [x for x in LOADERS if x.name in ("onnx", "run, npz", "step", "external")]
     assert not _wrong(list(outcomes_of(range(40), tmp_path / "cases", loaders)))

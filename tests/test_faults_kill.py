@@ -11,7 +11,6 @@ from tests.faults import kill
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 
 
-@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_as_if_it_had_not_been() -> None:
     report = kill.kill(6, seed=1)
     assert not report.problems

@@ -21,7 +21,6 @@ def _kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "KEPT", tmp_path / "kept")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEDS)
 def test_valid_files_give_the_numbers_of_onnxruntime(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.onnx"
@@ -29,7 +28,6 @@ def test_valid_files_give_the_numbers_of_onnxruntime(tmp_path: Path, name: str) 
     assert judged(path) == ("equal", "")
 
 
-@pytest.mark.slow
 def test_wrong_files_are_imported_or_refused(tmp_path: Path) -> None:
     seeds = [seed for seed in range(150) if family_of(seed) not in SLOW][:60]
     outcomes = list(outcomes_of(seeds, tmp_path))

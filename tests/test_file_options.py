@@ -110,7 +110,6 @@ def test_an_imported_file_keeps_its_defaults(file: Path) -> None:
         sys.modules.pop("net", None)
 
 
-@pytest.mark.slow
 def test_a_file_with_options_is_a_program(file: Path) -> None:
     code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['width'])"
     done = subprocess.run(

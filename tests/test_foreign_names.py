@@ -206,7 +206,6 @@ def test_names_of_others_are_told(name: str) -> None:
     assert here and all(word in (*dsl.__all__, *dsl.BUILTINS) for word in here), here
 
 
-@pytest.mark.slow
 def test_the_names_told_are_told_by_an_import_too() -> None:
     program = "from dsl import Dense, Linear"
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -278,7 +277,6 @@ def ctc(**options: Any) -> Model:
     return net
 
 
-@pytest.mark.slow
 def test_more_labels_than_steps_are_told() -> None:
     data = {"x": np.zeros((2, 3, 5), np.float32), "label": np.array([[1, 2, 3, 1], [1, 2, 1, 2]])}
     words = r"4 labels do not fit in 3 steps(.|\n)*zero_infinity=True"

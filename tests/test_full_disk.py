@@ -79,7 +79,6 @@ def epochs_in(log: Path) -> list[str]:
     return [row.split(",")[0] for row in log.read_text("utf-8").splitlines()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["never", "for a while", "for the log alone", "for the page"])
 def test_a_training_outlives_a_full_disk(ended: Any, kind: str) -> None:
     directory, found = ended
@@ -107,7 +106,7 @@ def test_a_training_outlives_a_full_disk(ended: Any, kind: str) -> None:
     assert bool(told["warnings"]) == bool(words)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # what it shares takes long
 def test_a_state_that_cannot_be_written_at_the_end_is_an_error(ended: Any) -> None:
     """It says what is on disk: the states from before."""
     directory, found = ended
@@ -124,7 +123,7 @@ def test_a_state_that_cannot_be_written_at_the_end_is_an_error(ended: Any) -> No
     assert not list(place.rglob("*writing*"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # what it shares takes long
 def test_the_last_state_is_there_where_the_exports_do_not_fit(ended: Any) -> None:
     directory, found = ended
     place, (kind, message) = directory / "for the exports", found["for the exports"]["error"]
@@ -145,7 +144,6 @@ COMMAND_ERRORS = {
 }
 
 
-@pytest.mark.slow
 def test_the_command_ends_with_an_error(tmp_path: Path) -> None:
     written(tmp_path, GOOD.replace("Dense(8,", "Dense(100,"))
     program = f"""

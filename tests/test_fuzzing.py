@@ -38,7 +38,6 @@ from tests.fuzzing.steps import apply_op_type
 from tests.op_types import cases_of, draw, registered_ops
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("op_type", op_types(), ids=lambda op_type: op_type.__name__)
 def test_a_slice_of_programs_of_all_ops(op_type: type[Op]) -> None:
     results = slice_of(op_type, shrinking=200)
@@ -96,7 +95,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "a TorchScript lowering":
@@ -218,7 +216,6 @@ def test_a_difference_beyond_rounding_is_judged() -> None:
         reference.compare("test", 0, {"y": np.array([2.0, 6.0001], np.float32)}, SINGLE)
 
 
-@pytest.mark.slow
 def test_the_command_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

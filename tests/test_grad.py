@@ -311,7 +311,6 @@ def test_broadcast_gradients_have_the_shape_of_their_argument() -> None:
             np.testing.assert_allclose(found, gradient_of_sum(y, feeds, name), 1e-6, 1e-8)
 
 
-@pytest.mark.slow
 def test_deep_graphs_differentiate() -> None:
     x = leaf("x", f64["n"])
     y = x

@@ -26,7 +26,6 @@ def wide(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.integers(-2500, 2500, shape) / 1024
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", BEYOND)
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -90,7 +89,6 @@ def test_second_gradients_are_differences_of_first_ones(mode: str, padding_mode:
     assert np.isclose(exact, numeric, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("padding_mode", BEYOND)
 def test_along_one_axis(padding_mode: str) -> None:
     """torch has none for sequences: an image of one row."""

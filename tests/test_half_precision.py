@@ -104,7 +104,6 @@ def heard(x: Value) -> Value:
     return dsl.mean(states >> MultiHeadAttention(2) >> FeedForward(8), axis=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("layers", [seen, heard])
 def test_networks_of_16_bits_are_trained(

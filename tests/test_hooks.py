@@ -174,7 +174,6 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         package.set_tracking_uri(None)
 
 
-@pytest.mark.slow
 def test_mlflow(mlflow: Any, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text("kept")
@@ -203,7 +202,6 @@ def test_mlflow(mlflow: Any, tmp_path: Path) -> None:
         assert client.get_run(log.run_id).info.status == "RUNNING"
 
 
-@pytest.mark.slow
 def test_mlflow_without_its_server(mlflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     log = MLflowLog(tracking_uri="http://127.0.0.1:9")
@@ -213,7 +211,6 @@ def test_mlflow_without_its_server(mlflow: Any, monkeypatch: pytest.MonkeyPatch)
     assert t.epoch == 2
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore", "error::nncompile.train.TrainingWarning")
 def test_wandb_offline(tmp_path: Path) -> None:
     wandb = pytest.importorskip("wandb")

@@ -104,7 +104,6 @@ def test_pickle_and_copies_give_the_interned_object(x: Value) -> None:
     assert copy.deepcopy({"y": [y]})["y"][0] is y
 
 
-@pytest.mark.slow
 def test_pickle_of_another_process_gives_the_interned_object(x: Value) -> None:
     """Hashes differ between processes; they must not travel with an op."""
     code = """
@@ -124,7 +123,6 @@ def test_pickle_of_another_process_gives_the_interned_object(x: Value) -> None:
         assert pickle.loads(done.stdout) is exp(x).sum(axis=1)
 
 
-@pytest.mark.slow
 def test_racing_threads_make_one_object() -> None:
     """Many threads build the same new nodes at once."""
     count, results = 8, []

@@ -32,7 +32,6 @@ from tests.shape_checks import SHAPES, assert_same, sample
 X = leaf("x", f32["n", 6])
 
 
-@pytest.mark.slow
 @given(st.data())
 def test_indexing_is_numpys(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
@@ -41,7 +40,6 @@ def test_indexing_is_numpys(data: st.DataObject) -> None:
     assert_same(const(x)[key], np.asarray(x[key]))
 
 
-@pytest.mark.slow
 @given(st.data())
 def test_gradient_of_indexing_puts_back(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
@@ -55,7 +53,6 @@ def test_gradient_of_indexing_puts_back(data: st.DataObject) -> None:
     np.testing.assert_array_equal(evaluate(gradient, {"x": sample(shape)}), expected)
 
 
-@pytest.mark.slow
 @given(st.data())
 def test_tensors_index_as_numpys(data: st.DataObject) -> None:
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
@@ -117,7 +114,6 @@ def test_slices_of_at_least_so_many() -> None:
     assert x[:4].type == f32["Min(4, n + 3)"]
 
 
-@pytest.mark.slow
 def test_slices_of_slices_are_as_short_as_one() -> None:
     """Or the size after so many would be twice as long for each: `diff(x, 99)` took minutes."""
     x = leaf("x", f32["n"])
@@ -180,7 +176,6 @@ BOUNDS = (None, 0, 2, 5, -2, -5)
 SLICES = [slice(*k) for k in itertools.product(BOUNDS, BOUNDS, (1, -1, 3, -2))]
 
 
-@pytest.mark.slow
 def test_slices_clip_as_numpys_of_every_size() -> None:
     """Elements, gradients and their gradients, in numpy, ONNX and TorchScript."""
     x, g, u = (leaf(name, f64["n"]) for name in "xgu")

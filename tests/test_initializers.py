@@ -45,7 +45,6 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
             np.testing.assert_allclose(gram, np.eye(len(gram)), atol=near)
 
 
-@pytest.mark.slow
 def test_orthogonal_matrices_are_spread_evenly_and_seeded() -> None:
     """The first entries of even (Haar) orthogonal matrices have mean 0 and variance 1/n."""
     drawn = np.array([first_value(dsl.orthogonal(), (6, 6), seed) for seed in range(60)])
@@ -92,7 +91,6 @@ def spread(init: Any, activation: Any, layers: int = 50) -> Any:
     return np.array([values[f"{i}"].std(dtype=np.float64) for i in range(layers)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("init", "activation"),
     [
@@ -113,7 +111,6 @@ def test_fifty_layers_keep_what_flows_in_range(init: Any, activation: Any) -> No
     assert found.max() < 20, found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("init", "activation"), [(dsl.normal(0.01), relu), (dsl.normal(0.3), relu)]
 )

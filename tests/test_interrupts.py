@@ -64,7 +64,6 @@ def interrupted_fit(
     return int(trace.seen)  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("every", "count", "apart"), [(1, 20, 1), (2, 40, 23)])
 def test_an_interrupt_before_any_line_leaves_a_whole_step(
     every: int, count: int, apart: int, tmp_path: Path
@@ -170,7 +169,6 @@ def test_a_batch_that_fails_leaves_the_step_before() -> None:
     assert_same(ours.state, whole.state)
 
 
-@pytest.mark.slow
 def test_a_batch_whose_metrics_are_added_in_part_is_added_once() -> None:
     scores, target = leaf("scores", f32["n"]), leaf("target", f32["n"])
     outputs = {"first": scores.mean(), "auc": dsl.roc_auc(scores, target), "last": target.mean()}

@@ -34,14 +34,12 @@ def _used() -> list[weakref.ref[Any]]:
     return [weakref.ref(x) for x in held]
 
 
-@pytest.mark.slow
 def test_a_trainer_is_given_back_with_its_model_and_sessions() -> None:
     held = _used()
     gc.collect()
     assert [x() for x in held] == [None] * len(held)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of the process from /proc")
 def test_steps_and_models_do_not_fill_the_memory(capsys: pytest.CaptureFixture[str]) -> None:
     """A short part of `python -m tests.faults leaks`."""

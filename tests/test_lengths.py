@@ -101,7 +101,6 @@ def of_letters(length: list[int], letters: list[int]) -> Feeds:
     }
 
 
-@pytest.mark.slow
 def test_lengths_of_ctc() -> None:
     @model
     def net(

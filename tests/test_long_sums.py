@@ -112,7 +112,6 @@ def test_a_sum_over_sizes_with_factors(shape: tuple[Any, ...]) -> None:
             near(result, exact, exact, f"{backend} of {x.shape}")
 
 
-@pytest.mark.slow
 def test_twenty_million() -> None:
     x = thousand(np.random.default_rng(1), (20_000_000,))
     functions: dict[str, Callable[[Value], Value]] = {
@@ -143,7 +142,6 @@ def test_running_sums() -> None:
                 near(result, sums, np.abs(sums) + np.abs(x), f"{backend} of {x.shape}")
 
 
-@pytest.mark.slow
 def test_sums_of_exponentials() -> None:
     rng = np.random.default_rng(4)
     for spread in (0.0, 3.0):

@@ -16,7 +16,6 @@ from tests.leaves import leaf
 from tests.long_sum_checks import alike, everywhere, near, thousand
 
 
-@pytest.mark.slow
 def test_means_and_spreads_of_numbers_that_are_alike() -> None:
     rng = np.random.default_rng(0)
     x = (1000 + rng.standard_normal((1_000_000, 2))).astype(np.float32)

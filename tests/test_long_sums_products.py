@@ -93,7 +93,6 @@ def test_gradients_of_a_layer_for_a_million_rows() -> None:
     near(results["onnxruntime"], expected, expected, "onnxruntime")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("data", [thousand, positive, normal])
 @pytest.mark.parametrize(
     "x,kernel,strides,pads,dilations,groups,sizes",

@@ -95,7 +95,6 @@ def with_gradient() -> tuple[Graph, Callable[..., dict[str, Array]]]:
     return graph, session(valid_model(graph))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["near", "signs", "far"])
 def test_one_graph_runs_at_several_sizes(kind: str) -> None:
     """In onnxruntime within 10⁻⁵ of double precision, gradients too, far out, in a batch of one and
@@ -116,7 +115,6 @@ def test_one_graph_runs_at_several_sizes(kind: str) -> None:
         np.testing.assert_allclose(found["gradient"][large], exact[large], rtol=5e-5)
 
 
-@pytest.mark.slow
 def test_gradients_are_righter_than_torchs() -> None:
     """Whose sums over steps are rounded: by thousandths of the gradients over 300 steps far out."""
     torch = pytest.importorskip("torch", reason="torch is the reference here")
@@ -134,7 +132,6 @@ def test_gradients_are_righter_than_torchs() -> None:
     assert np.abs(found - exact).max() < 0.01 * np.abs(z.grad.numpy() - exact).max()
 
 
-@pytest.mark.slow
 def test_of_a_network_that_is_sure_gradients_are_right() -> None:
     """They are then small differences of numbers near 1. So is a loss near 0: each of 240 frames
     rounds it by less than 6·10⁻⁸."""

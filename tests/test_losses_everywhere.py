@@ -96,7 +96,6 @@ def runtime() -> Callable[[dict[str, Array]], tuple[dict[str, Array], dict[str, 
     return both
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 200.0])
 @pytest.mark.parametrize("count", [9, 1])
 def test_losses_are_exact_and_finite_in_onnxruntime(runtime: Any, scale: float, count: int) -> None:
@@ -123,7 +122,6 @@ def test_double_precision_runs_in_onnxruntime() -> None:
         assert_close(found[name], x, "float64", name)
 
 
-@pytest.mark.slow
 def test_masks_that_leave_nothing_give_zero(runtime: Any) -> None:
     found, _ = runtime({**drawn(4, 200.0), "mask": np.zeros(4, bool)})
     for name, x in found.items():

@@ -157,7 +157,6 @@ def trainer() -> Trainer:
     return Trainer(training(whole, optimizer=sgd(0.0), batch_size=32))
 
 
-@pytest.mark.slow
 def test_evaluation_in_batches_is_that_of_all(trainer: Trainer) -> None:
     for batch in (32, 7, COUNT):
         found = trainer.evaluate(DATA, batch_size=batch)

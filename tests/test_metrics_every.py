@@ -63,7 +63,6 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow
 def test_files_are_the_same_and_go_on_to_the_same_bits(tmp_path: Path) -> None:
     found = []
     for every in (1, 7):
@@ -208,7 +207,6 @@ def test_a_trainer_keeps_the_option_where_it_is_pickled() -> None:
     assert_same(again.state, one.state)
 
 
-@pytest.mark.slow
 def test_train_says_how_many_steps_and_a_run_keeps_it(good: Path, unmeasured: None) -> None:
     output = good.parent / "run"
     printed = succeeds("train", good, "--output", output, "--epochs", 1, "--metrics-every", 3)

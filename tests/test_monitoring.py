@@ -46,7 +46,6 @@ def three_layers(dtype: Any) -> Probe:
     return Probe(recipe)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 64])
 @pytest.mark.parametrize("dtype", [f32, f64])
 def test_norms_are_those_of_numpy(count: int, dtype: Any) -> None:
@@ -138,7 +137,6 @@ def test_data_that_do_not_fit_are_told() -> None:
 # Vanishing and exploding
 
 
-@pytest.mark.slow
 def test_twenty_layers_of_sigmoids_vanish_and_relu_with_he_does_not() -> None:
     sigmoids = measured(deep(sigmoid, glorot_uniform), labelled())
     first, last = sigmoids.layers["layer0"].gradient, sigmoids.layers["out"].gradient
@@ -168,7 +166,6 @@ def wide(*arguments: Any) -> Any:
     return 12 * glorot_uniform(*arguments)
 
 
-@pytest.mark.slow
 def test_large_weights_explode() -> None:
     """What goes forward is bounded by tanh, what comes back is not."""
     told = measured(deep(tanh, wide, 12), labelled()).warnings(dead=1)["exploding loss"]
@@ -176,7 +173,6 @@ def test_large_weights_explode() -> None:
         assert part in told
 
 
-@pytest.mark.slow
 def test_a_step_that_is_larger_than_the_weights_is_told() -> None:
     """All layers of a network of ReLUs get too much alike where its weights are too large."""
     recipe = deep(relu, wide, 10)
@@ -202,7 +198,6 @@ def test_a_gradient_that_is_not_finite_is_told() -> None:
 # The callback
 
 
-@pytest.mark.slow
 def test_the_monitor_warns_once_at_the_line_of_fit() -> None:
     ours, monitor = Trainer(deep(sigmoid, glorot_uniform, 8, batch_size=32)), Monitor(every=1)
     with pytest.raises(ModelError, match="nothing was measured yet"):
@@ -220,7 +215,6 @@ def test_the_monitor_warns_once_at_the_line_of_fit() -> None:
     assert [m.step for m in quiet.measurements] == [6, 8]
 
 
-@pytest.mark.slow
 def test_a_monitor_measures_what_is_trained_now() -> None:
     monitor = Monitor()
     for layers in (2, 3):
@@ -228,7 +222,6 @@ def test_a_monitor_measures_what_is_trained_now() -> None:
         assert len(monitor.last.layers) == layers + 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(16, 16, 16), (16, 5, 9)])
 def test_what_is_accumulated_is_measured_as_an_update(rows: tuple[int, ...]) -> None:
     """At each step the update of all batches since the last one: at the last, the one it makes."""

@@ -87,7 +87,6 @@ def test_a_sweep_makes_the_steps_of_its_rates() -> None:
     np.testing.assert_allclose(found.losses, losses[:6], rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_sweep_leaves_the_trainer_as_it_is_and_is_reproducible() -> None:
     recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch_size=16)
     ours, other = Trainer(recipe), Trainer(recipe)
@@ -154,7 +153,6 @@ def test_wrong_sweeps_are_told() -> None:
         lr_find(recipe, whole, lowest=1e20, highest=1e30)
 
 
-@pytest.mark.slow
 def test_a_sweep_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     line, whole, _ = regression()
@@ -169,7 +167,6 @@ def test_the_trend_is_the_mean_of_neighbours() -> None:
 # One batch
 
 
-@pytest.mark.slow
 def test_one_batch_is_learned_by_heart() -> None:
     batch = labelled(16)
     found = overfit_one_batch(deep(relu, he_normal, 2, optimizer=adam(1e-2)), batch)

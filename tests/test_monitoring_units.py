@@ -78,7 +78,6 @@ def test_dead_units_are_told_by_their_layer() -> None:
     assert not probe.measure(state, labelled()).warnings(dead=0.7)
 
 
-@pytest.mark.slow
 def test_channels_are_the_units_of_a_convolution() -> None:
     @model
     def images(x=f32["batch", 1, "height", "width"], label=i64["batch"]):

@@ -89,7 +89,6 @@ def check(function: Callable[[Any], Any], spread: bool, points: np.ndarray) -> N
         np.testing.assert_allclose(values, expected, 1e-5, 2e-6, err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spread", [False, True], ids=["formula", "values"])
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_naive_spellings_are_right_everywhere(name: str, spread: bool) -> None:

@@ -51,7 +51,6 @@ FEEDS = {
 }
 
 
-@pytest.mark.slow
 def test_a_model_of_odd_names_is_the_same_in_every_file(
     torchscript: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -68,7 +67,6 @@ def test_a_model_of_odd_names_is_the_same_in_every_file(
             np.testing.assert_allclose(found[name], x, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_step_of_odd_names_trains_from_every_file(
     torchscript: SimpleNamespace, tmp_path: Path
 ) -> None:

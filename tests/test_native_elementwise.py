@@ -221,7 +221,6 @@ print(nncompile_kernels.instruction_set())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("instructions", ("baseline", "avx2"))
 def test_instruction_sets_give_the_same(instructions: str) -> None:
     process = subprocess.run(

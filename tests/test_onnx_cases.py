@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import onnx
-import pytest
 
 from tests.onnx_cases.running import cases_of, outcome
 
@@ -45,7 +44,6 @@ MENDED = {
 REFUSED = 40  # of small floats and sequences, which there are none of here
 
 
-@pytest.mark.slow
 def test_no_case_has_other_numbers() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of onnx, which computes some of the cases

@@ -77,7 +77,6 @@ def test_gradients_are_those_of_the_module(torch: Any, tmp_path: Path, kind: str
     check_module(torch, net, net.written(torch, tmp_path / "m.onnx"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["language_model", "unet"])
 def test_gradients_of_files_of_the_newer_exporter(torch: Any, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("onnxscript")
@@ -103,7 +102,6 @@ def check_module(torch: Any, net: Net, file: Path) -> None:
         assert_equal(gradients(model, graphs[is_training], net.feeds, factor), expected)
 
 
-@pytest.mark.slow
 def test_what_an_exporter_merged_learns_apart(torch: Any, tmp_path: Path) -> None:
     """Scales that begin as ones are one tensor of the file, and `Identity` of it."""
     net = NETS["language_model"](torch)
@@ -245,7 +243,6 @@ def test_a_bias_and_a_slope_of_one_number_are_trained(tmp_path: Path) -> None:
     assert "b" not in load_onnx(file).parameters
 
 
-@pytest.mark.slow
 def test_a_file_is_checked(torch: Any, tmp_path: Path) -> None:
     row = checked(tied_language_model(tmp_path / "m.onnx"))
     assert row.short == []
@@ -255,7 +252,6 @@ def test_a_file_is_checked(torch: Any, tmp_path: Path) -> None:
     assert table([row]).splitlines()[2].startswith("| m.onnx | ids i64[batch, seq] ")
 
 
-@pytest.mark.slow
 def test_what_falls_short_is_told(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +269,6 @@ def test_what_falls_short_is_told(
     assert "BackendError" in checked(tmp_path / "n.onnx").short[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["convolutional", "language_model"])
 def test_all_that_is_promised_of_files(torch: Any, tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
@@ -282,7 +277,6 @@ def test_all_that_is_promised_of_files(torch: Any, tmp_path: Path, kind: str) ->
     assert row.short == [], row.cells
 
 
-@pytest.mark.slow
 def test_without_torch_differences_tell_gradients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

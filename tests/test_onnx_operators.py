@@ -157,7 +157,6 @@ def test_random_numbers_have_the_distribution(
     assert (first != later).any()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "passing"), [("pytorch-operator", 35), ("pytorch-converted", 82), ("simple", 17)]
 )
@@ -167,7 +166,6 @@ def test_the_models_that_onnx_carries(kind: str, passing: int) -> None:
     assert not [o for o in outcomes if o.result == "wrong"]
 
 
-@pytest.mark.slow
 def test_a_network_with_random_weights(tmp_path: Path) -> None:
     apart, count = distance(LIGHT / "light_squeezenet.onnx", tmp_path)
     assert count == 1_235_496

@@ -248,7 +248,6 @@ FAMILIES = ("affinegrid", "expand", "gather", "layernormalization", "reshape", "
             "softmax", "split", "squeeze", "transpose", "unsqueeze", "where")  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bound", [False, True], ids=["", "with constants for inputs"])
 def test_the_node_cases_of_onnx_compute_the_same(bound: bool, tmp_path: Path) -> None:
     count = 0

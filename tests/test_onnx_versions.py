@@ -155,7 +155,6 @@ def test_a_network_of_each_opset(opset: int, tmp_path: Path) -> None:
         compare(path, {"image": image})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("opset", [7, 13, NEWEST])
 def test_such_a_network_is_trained(opset: int, tmp_path: Path) -> None:
     loaded = load_onnx(network(tmp_path, opset), outputs=[f"t{Network.features(opset)}"])

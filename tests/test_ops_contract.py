@@ -42,7 +42,6 @@ def factors(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return draw_array(1, *a), draw_array(2, *b)
 
 
-@pytest.mark.slow
 @given(factors())
 def test_matmul_is_numpys(pair: tuple[np.ndarray, np.ndarray]) -> None:
     a, b = pair

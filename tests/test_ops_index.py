@@ -34,7 +34,6 @@ def places(size: int, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
     return arrays.arrays(np.int64, shape, elements=st.integers(-size, size - 1))
 
 
-@pytest.mark.slow
 @given(SHAPES, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), st.data())
 def test_take_and_its_inverse(
     shape: tuple[int, ...], picked: tuple[int, ...], data: st.DataObject
@@ -52,7 +51,6 @@ def test_take_and_its_inverse(
     assert_same(added, np.moveaxis(expected, 0, axis))
 
 
-@pytest.mark.slow
 @given(SHAPES, st.data())
 def test_along_axis(shape: tuple[int, ...], data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(shape) - 1))
@@ -73,7 +71,6 @@ def test_along_axis(shape: tuple[int, ...], data: st.DataObject) -> None:
     assert_same(add_along_axis(const(x), const(indices), 2.0, axis), expected)
 
 
-@pytest.mark.slow
 @given(
     arrays.arrays(
         np.float64, arrays.array_shapes(max_dims=3, max_side=5), elements=st.integers(-2, 2)

@@ -58,7 +58,6 @@ def test_is_numpys(name: str, given_: tuple[Array, dict[str, Any]]) -> None:
         assert_as_numpy(ours(const(x), **options), numpys(x, **options))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTIAL)
 @given(reductions(smallest=1))
 def test_of_something_is_numpys(name: str, given_: tuple[Array, dict[str, Any]]) -> None:

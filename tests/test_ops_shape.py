@@ -32,7 +32,6 @@ from tests.leaves import leaf
 from tests.shape_checks import SHAPES, assert_same, sample
 
 
-@pytest.mark.slow
 @given(arrays.array_shapes(max_dims=4, max_side=3), st.data())
 def test_orders_of_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     x, rank = sample(shape), len(shape)
@@ -47,7 +46,6 @@ def test_orders_of_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     assert_same(moveaxis(const(x), signed[:count], places), np.moveaxis(x, signed[:count], places))
 
 
-@pytest.mark.slow
 @given(SHAPES, st.data())
 def test_new_and_repeated_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     x, rank = sample(shape), len(shape)
@@ -80,7 +78,6 @@ def test_joined_and_cut(shape: tuple[int, ...], data: st.DataObject) -> None:
     assert_same(stack([const(x), const(-x)], axis), np.stack([x, -x], axis))
 
 
-@pytest.mark.slow
 @given(arrays.array_shapes(max_dims=3, min_side=4, max_side=6), st.data())
 def test_pad_is_numpys(shape: tuple[int, ...], data: st.DataObject) -> None:
     x = sample(shape)

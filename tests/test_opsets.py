@@ -58,7 +58,6 @@ def graphs_of(case: Case) -> Iterator[Graph]:
         yield Graph("gradients", outputs, (*case.inputs, *extra))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("opset", OTHERS)
 def test_every_op_is_valid(opset: int) -> None:
     count = 0
@@ -73,7 +72,6 @@ def test_every_op_is_valid(opset: int) -> None:
     assert count >= 130
 
 
-@pytest.mark.slow
 def test_every_op_computes_the_same_at_the_oldest() -> None:
     for op_type in op_types.registered_ops():
         for case in islice(op_types.cases_of(op_type), 2):

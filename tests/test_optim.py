@@ -176,7 +176,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_steps_are_those_of_torch(torch: Any, name: str) -> None:
     case = CASES[name]
@@ -197,7 +196,6 @@ def test_steps_are_those_of_torch(torch: Any, name: str) -> None:
             assert_close(x, expected[path], "float32", path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
     """The formulas themselves, where rounding does not hide a difference."""
@@ -218,7 +216,6 @@ def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
         np.testing.assert_allclose(state[path], x, tolerance, tolerance, err_msg=path)
 
 
-@pytest.mark.slow
 def test_the_slots_of_each_optimizer() -> None:
     slots = {
         name: set(compose(training(perceptron(), optimizer=case.ours)).state)

@@ -77,7 +77,6 @@ def _compare(torch: Any, ours: Optimizer, make: Any, shape: tuple[int, ...]) -> 
                 np.testing.assert_allclose(slots[name], x.numpy(), 1e-10, 1e-12, err_msg=name)
 
 
-@pytest.mark.slow
 def test_muon_is_that_of_torch(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the precision of the iteration, which is taken from here."""
     from torch.optim import _muon

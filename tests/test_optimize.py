@@ -177,7 +177,6 @@ def test_a_pass_that_changes_an_output_is_named(monkeypatch: pytest.MonkeyPatch)
         optimize(graph_of(A))
 
 
-@pytest.mark.slow
 def test_passes_do_linear_work() -> None:
     def work(depth: int) -> int:
         graph = mlp(depth, sgd(0.1))
@@ -187,7 +186,6 @@ def test_passes_do_linear_work() -> None:
     assert work(200) < 1.1 * 4 * work(50)
 
 
-@pytest.mark.slow
 def test_lowering_does_linear_work_where_each_sum_chooses_its_form() -> None:
     def work(depth: int) -> int:
         graph = optimize(mlp(depth, sgd(0.1)))
@@ -242,7 +240,6 @@ def programs(draw: st.DrawFn) -> Value:
     return values[-1]
 
 
-@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(programs(), st.integers(0, 2**31))
 def test_random_graphs_compute_the_same_after_all_passes(value: Value, seed: int) -> None:

@@ -69,7 +69,6 @@ def test_quantiles_by_every_method_of_numpy(method: Any) -> None:
     )
 
 
-@pytest.mark.slow
 def test_shapes_of_quantiles() -> None:
     x = drawn((3, 4, 5))
     names = (f64["a", "b", "c"],)

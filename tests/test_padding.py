@@ -82,7 +82,6 @@ def test_known_axes_are_sliced() -> None:
 TORCHS = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", TORCHS)
 def test_gradients_of_pads_are_torchs(mode: str) -> None:
     for space in (("h",), (5,)):
@@ -95,7 +94,6 @@ def test_gradients_of_pads_are_torchs(mode: str) -> None:
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, (2, 1), "same"])
 def test_convolution_layers_pad_as_torchs(padding_mode: str, padding: Any) -> None:
@@ -162,7 +160,6 @@ def test_same_padding_that_removes_elements() -> None:
 # Negative padding removes elements, and its transpose puts zeros there.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pads", [(-1, -1), (-1, 2), (2, -1), (0, -2), (-2, 0), (-1, 0)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_negative_padding_removes_elements(pads: tuple[int, int], stride: int) -> None:

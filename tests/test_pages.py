@@ -21,7 +21,6 @@ EXTRAS = ("torch", "sklearn", "pandas", "polars", "pyarrow", "matplotlib", "skl2
 EXTRAS += ("tritonclient",)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nncompile.compiler.export.InitialWeightsWarning")
 @pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)

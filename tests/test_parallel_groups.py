@@ -74,7 +74,6 @@ def test_texts_of_any_lengths_are_gathered() -> None:
     assert in_threads(3, work) == [["", "a", "bé"]] * 3
 
 
-@pytest.mark.slow
 def test_gloo_is_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed: Any = pytest.importorskip("torch.distributed")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -171,7 +170,6 @@ np.testing.assert_allclose(found["weight"], one["weight"], 1e-6, 1e-6)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("ray", "torch"))), reason="ray or torch is not installed"
 )
@@ -185,7 +183,6 @@ def test_workers_of_ray_train_as_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch.distributed")
     with socket.create_server(("127.0.0.1", 0)) as taken:

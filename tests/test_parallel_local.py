@@ -134,7 +134,6 @@ def test_a_run_goes_on_from_an_averaging(compiled: Any, tmp_path: Path) -> None:
             np.testing.assert_array_equal(trainer.state[name], x, err_msg=name)
 
 
-@pytest.mark.slow
 def test_masks_differ_and_few_rows_are_shared() -> None:
     """With dropout, running means, adaptive rates, and a last batch of one row for two."""
     compiled = compile_step(classifier(optimizer=adam(0.01)))

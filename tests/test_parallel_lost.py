@@ -23,7 +23,6 @@ class Killed(BaseException):
     """The end of a thread that stands for a process."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "last", "accumulate", "first"),
     [(0, 9, 1, (9, 10)), (1, 9, 1, (9, 10)), (1, 7, 4, (5,))],
@@ -101,7 +100,6 @@ print(processes, processes.lost, total.tolist(), processes.said("here"))
 
 
 @needs_ulfm
-@pytest.mark.slow
 def test_an_mpi_that_outlives_a_process_says_so(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     said = job(2, ["script.py"], tmp_path, options=["--with-ft", "ulfm"])

@@ -44,7 +44,6 @@ def test_stages_compute_the_half() -> None:
         np.testing.assert_array_equal(known[name], x, err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("size", "options"), [(2, {"clip_norm": 0.1}), (3, {"accumulate": 3})])
 def test_processes_that_overlap_train_as_one_does(size: int, options: dict[str, Any]) -> None:
     """Also where a process has no rows, in the last batch."""

@@ -41,7 +41,6 @@ def ready(*args: Any, **options: Any) -> Any:
     return compiled
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "function", "options"),
     [

@@ -121,7 +121,6 @@ def trained(compiled: Any, processes: Processes | None = None) -> Any:
     return trainer.state, history.epochs[0], seen
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "options", "kind"),
     [

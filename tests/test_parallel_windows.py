@@ -86,7 +86,6 @@ def test_long_gradients_are_reduced_once_in_a_window(
         assert count > whole if number % 4 == 0 else count < 400, (number, count)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "function", "options", "kind"),
     [
@@ -129,7 +128,6 @@ def test_every_state_of_a_window_is_that_of_one_process(
     assert one.step == 14
 
 
-@pytest.mark.slow
 def test_another_number_of_processes_goes_on_within_a_window(tmp_path: Path) -> None:
     compiled = windowed()
 
@@ -151,7 +149,6 @@ def test_another_number_of_processes_goes_on_within_a_window(tmp_path: Path) -> 
         assert_same(trainer.state, one.state)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_from_an_epoch_to_the_same_bits(tmp_path: Path) -> None:
     """Of seven steps, three of them of a window; reading a state changes nothing."""
     compiled = windowed()
@@ -179,7 +176,6 @@ def test_a_run_goes_on_from_an_epoch_to_the_same_bits(tmp_path: Path) -> None:
             np.testing.assert_array_equal(trainer.state[path], x, err_msg=path)
 
 
-@pytest.mark.slow
 def test_steps_that_are_undone_within_a_window() -> None:
     compiled = windowed()
     bad = data()
@@ -250,7 +246,6 @@ def counted(image: Any = f32["batch", 6], label: Any = i64["batch"]) -> Any:
     return {"loss": weighed.sum()}
 
 
-@pytest.mark.slow
 def test_a_rule_is_taken_back_where_the_sums_of_any_process_are_not_finite() -> None:
     """In the rest of the window, too, where that process has no rows. Of seven batches the third,
     fifth and sixth are too large, each in the rows of one process."""

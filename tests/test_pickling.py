@@ -99,7 +99,6 @@ def test_a_model_is_the_same_graph() -> None:
         assert text(other.graph) == text(net.graph)  # with the lines
 
 
-@pytest.mark.slow
 def test_deep_models_do_not_recurse() -> None:
     @model
     def deep(x=f32["batch", 2]):
@@ -122,7 +121,6 @@ def test_sizes_that_depend_on_data_keep_their_makers() -> None:
     assert other.graph.locations.makers
 
 
-@pytest.mark.slow
 def test_the_next_steps_have_the_same_bits() -> None:
     data = examples()
     trainer = Trainer(recipe_of(layered(), batch_size=8, seed=3), threads=1)
@@ -275,7 +273,6 @@ def trained_elsewhere(content: bytes) -> dict[str, Any]:
     return trainer.state
 
 
-@pytest.mark.slow
 def test_another_process_makes_the_same_steps() -> None:
     recipe = recipe_of(layered(), batch_size=8)
     trainer = Trainer(recipe, threads=1)

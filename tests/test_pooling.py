@@ -92,7 +92,6 @@ def test_other_numbers_of_axes(rank: int) -> None:
             )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, (2, 5), (7, 1)])
 @pytest.mark.parametrize("space", [("h", "w"), (12, 10), (7, 11)])
 def test_adaptive_pools_are_torchs(size: Any, space: Any) -> None:

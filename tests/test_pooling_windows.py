@@ -145,7 +145,6 @@ def test_even_pairs_are_plain_padding() -> None:
         assert pool(x, 3, 2, ((width, width),) * 2) is pool(x, 3, 2, width)
 
 
-@pytest.mark.slow
 def test_random_windows_are_their_definition() -> None:
     """Along one axis, every option at once: what lies within counts, and so does the padding asked
     for, but not what hangs over."""

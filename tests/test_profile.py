@@ -163,7 +163,6 @@ def test_what_measuring_takes_is_taken_off_all_alike() -> None:
     assert _without_overhead({"a": 805.0, "b": 205.0}, 10.0) == {"a": 8.0, "b": 2.0}
 
 
-@pytest.mark.slow
 def test_show_prints_a_profile(good: Path) -> None:
     told = succeeds("show", good, "--profile")
     assert "µs a step" in told and "update of the weights" in told and f"{good.name}:" in told

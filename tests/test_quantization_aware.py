@@ -197,7 +197,6 @@ def test_torchscript_computes_the_same(trained: Any, tmp_path: Path) -> None:
     check_near(found.detach().numpy(), reference(trained.state, x))
 
 
-@pytest.mark.slow
 def test_it_learns_what_rounding_afterwards_loses() -> None:
     """As `python -m tests.quantization_table` shows it of more seeds."""
     data, held_out = spiky(768), spiky(600)

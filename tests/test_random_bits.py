@@ -84,7 +84,6 @@ def test_one_changed_bit_changes_half_of_all() -> None:
             assert np.abs(flipped.mean(0) - 0.5).max() < SIGMAS * 0.5 / math.sqrt(4096)
 
 
-@pytest.mark.slow
 def test_streams_are_independent_and_not_shifted() -> None:
     streams = np.array([bits(COUNTERS, key) for key in [*range(6), *keys_of_steps(6)]])
     centred = streams / 2**32 - 0.5

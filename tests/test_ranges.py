@@ -132,7 +132,6 @@ COMPUTED: dict[str, tuple[Callable[[Value], Value], list[int], int, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPUTED)
 def test_labels_that_are_computed(name: str) -> None:
     label_of, right, wrong, words = COMPUTED[name]

@@ -70,7 +70,6 @@ def plain(rate: Any) -> Any:
     return rate
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", (FROM_THE_START | FROM_THERE).values(), ids=FROM_THE_START | FROM_THERE
 )
@@ -125,7 +124,6 @@ def test_the_steps_are_those_of_torch(torch: Any, options: Any, mine: Any) -> No
             np.testing.assert_allclose(ours.params[path], w.detach().numpy(), 1e-4, 1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [FROM_THERE["Adam"], FROM_THE_START["plateau"]])
 def test_a_rate_stays_in_files_and_copies(tmp_path: Path, make: Make) -> None:
     """Within an epoch, too."""
@@ -163,7 +161,6 @@ def halving(event: Event) -> None:
         event.trainer.learning_rate *= 0.5  # type: ignore[operator]
 
 
-@pytest.mark.slow
 def test_a_callback_sets_the_rate_of_the_next_step() -> None:
     ours, known = of(adam(1e-2)), of(adam(1e-2))
     history = ours.fit(data(), epochs=3, callbacks=halving)
@@ -238,7 +235,6 @@ def test_an_interrupt_while_a_rate_is_set_leaves_one_or_the_other() -> None:
         raise AssertionError("it took more lines")
 
 
-@pytest.mark.slow
 def test_a_resumed_training_sets_its_rates_again(tmp_path: Path) -> None:
     """The run directory knows the recipe, whatever rate was set, before `fit` or within."""
 
@@ -292,7 +288,6 @@ def test_updates_of_several_steps_have_the_rate_of_the_last() -> None:
     assert_same(ours.params, before)
 
 
-@pytest.mark.slow
 def test_examples_that_are_weighted_keep_rate_and_epoch(tmp_path: Path) -> None:
     """The model is compiled again for them, where a training goes on with an epoch, too."""
     balanced: dict[str, Any] = {"class_weight": "balanced"}

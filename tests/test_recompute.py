@@ -111,7 +111,6 @@ def test_a_barrier_survives_onnxruntime(tmp_path: Path) -> None:
         np.testing.assert_allclose(2 * (a - 1), b, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_training_is_the_same_step_for_step() -> None:
     one, other = (
         Trainer(training(network(), optimizer=adam(0.01), recompute=patterns, seed=3))
@@ -123,7 +122,6 @@ def test_training_is_the_same_step_for_step() -> None:
         np.testing.assert_allclose(other.params[path], x, 1e-4, 1e-6, err_msg=path)
 
 
-@pytest.mark.slow
 def test_any_order_and_several_results() -> None:
     x, w = Input("x", f64[4])(), Input("w", f64[4], "parameter")()
 
@@ -201,7 +199,6 @@ np.savez(sys.argv[3], **runner.state())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures resident memory")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_deep_net_takes_less_memory(optimizer: str, tmp_path: Path) -> None:

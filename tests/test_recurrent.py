@@ -63,7 +63,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_torch(kind: str, case: str) -> None:

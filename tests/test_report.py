@@ -207,7 +207,6 @@ def test_an_autoencoder_is_shown_beside_its_input(tmp_path: Path) -> None:
     assert "Residuals" in page.headings and "copy − image" in page.texts
 
 
-@pytest.mark.slow
 def test_drawn_images_are_not_compared_with_those_that_are_fed(tmp_path: Path) -> None:
     @model
     def gan(real: Any = f32["batch", 6], code: Any = f32["batch", 2]) -> Any:
@@ -364,7 +363,6 @@ def test_a_history_is_read_from_a_log(tmp_path: Path) -> None:
         history_of(tmp_path / "words.csv")
 
 
-@pytest.mark.slow
 def test_the_command_line_writes_a_page_into_the_run(good: Path, tmp_path: Path) -> None:
     told = succeeds("train", good, "--output", tmp_path / "run", "--epochs", 2, "--quiet")
     assert "report.html" in told and "epoch " not in told
@@ -372,7 +370,6 @@ def test_the_command_line_writes_a_page_into_the_run(good: Path, tmp_path: Path)
     assert {"Confusion matrix", "Metrics", "Gradients", "Where the time goes"} <= set(page.headings)
 
 
-@pytest.mark.slow
 def test_a_run_that_diverges_has_a_page(tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text(

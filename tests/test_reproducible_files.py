@@ -8,8 +8,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -46,7 +44,6 @@ TARGETS = ("onnx", "step", "gradient", "update")
 TORCH_TARGETS = ("torchscript", "torchscript-step", "pt2")
 
 
-@pytest.mark.slow
 def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
     targets = (*TARGETS, *(TORCH_TARGETS if find_spec("torch") is not None else ()))
     found: list[dict[str, bytes]] = []

@@ -123,7 +123,6 @@ def unbroken(trained_through: Training, stopped_clock: None) -> Training:
     return trained_through
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [6, 8, 17])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_a_training_that_is_gone_on_with_is_the_unbroken_one(
@@ -145,7 +144,6 @@ def test_a_training_that_is_gone_on_with_is_the_unbroken_one(
     assert contents(directory) == files
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_a_file_that_a_callback_writes_is_gone_on_from_with_those_behind_it(
     tmp_path: Path, unbroken: Any, epoch: int

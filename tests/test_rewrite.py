@@ -193,7 +193,6 @@ def test_uses_are_kept_by_what_is_rebuilt() -> None:
     assert counted == [2]
 
 
-@pytest.mark.slow
 def test_deep_graphs_take_linear_work_and_do_not_recurse() -> None:
     def work(depth: int) -> int:
         h = leaf("h", f32["n", 4])

@@ -57,18 +57,15 @@ def test_a_module_keeps_to_its_room(module: str) -> None:
         assert not found, f"{path}: looked up by a string, {found}"
 
 
-@pytest.mark.slow
 def test_no_files_import_each_other() -> None:
     assert not circles(file_imports())
 
 
-@pytest.mark.slow
 def test_the_rooms_stand_on_few_floors() -> None:
     assert not circles(room_imports())
     assert max(floors(room_imports()).values()) <= 14
 
 
-@pytest.mark.slow
 def test_import_is_light() -> None:
     """`import nncompile, dsl` loads none of what only some programs need."""
     large = {"torch", "sklearn", "typer", "rich", "onnx", "onnxruntime"}

@@ -91,7 +91,6 @@ def test_a_resumed_run_is_the_unbroken_one(
         assert ours[1]["nncompile.position"] == theirs[1]["nncompile.position"]
 
 
-@pytest.mark.slow
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     place = tmp_path / "run"
     trainer().fit(data(), epochs=1, callbacks=RunDirectory(place))

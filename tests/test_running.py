@@ -43,7 +43,6 @@ def log_sums(x: np.ndarray) -> np.ndarray:
     return np.logaddexp.accumulate(x)
 
 
-@pytest.mark.slow
 def test_any_size_known_late() -> None:
     check_numpy(ops.cumprod, products, (f64["n"],), *[(near_one(n),) for n in SIZES])
     check_numpy(ops.logcumsumexp, log_sums, (f64["n"],), *[(50 * drawn((n,)),) for n in SIZES])
@@ -59,7 +58,6 @@ def test_any_size_known_early(n: int) -> None:
     check_numpy(greatest, np.maximum.accumulate, (f64[n],), (drawn((n,)),))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_any_axis_of_any_type(dtype: DType) -> None:
     x = drawn((2, 5, 3), dtype)
@@ -92,7 +90,6 @@ def test_places_are_those_of_torch(name: str, dtype: DType, torchscript: Any) ->
         np.testing.assert_array_equal(places, expected.indices.numpy())
 
 
-@pytest.mark.slow
 def test_special_numbers_are_those_of_numpy() -> None:
     x = (SPECIAL, np.array([-INF, -INF, 2, INF, -INF]), np.array([INF, NAN, 1]))
     cases = [(a,) for a in x]
@@ -146,7 +143,6 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_gradients_of_both_orders_are_those_of_torch_with_ties_and_zeros(name: str) -> None:
     torch = pytest.importorskip("torch")

@@ -55,7 +55,6 @@ def test_the_state_goes_on_from_step_to_step() -> None:
     assert one.largest_difference(case, run(np.nan), arrays) == np.inf
 
 
-@pytest.mark.slow
 def test_the_reference_of_onnx_trains_as_onnxruntime_does(tmp_path: Path) -> None:
     files.write("xor", tmp_path, 21)
     (tmp_path / "broken.onnx").write_bytes(b"no model")

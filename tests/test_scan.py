@@ -112,7 +112,6 @@ def test_invariant_work_is_outside() -> None:
     assert [v.op.label for v in body_nodes(loop)] == ["matmul", "elementwise"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("time", [4, 1, 0])
 def test_gradients(time: int) -> None:
     """Of order one and two, a captured weight used inside and outside; the runtimes agree."""

@@ -148,7 +148,6 @@ def test_differential_equation(scheme: Callable[..., Value], order: int) -> None
     check_gradients((last * const(np.array([0.3, 0.7]))).sum(), [w], feeds)
 
 
-@pytest.mark.slow
 def test_neural_differential_equation_learns() -> None:
     """Gradient descent through the solver finds the generator of a rotation from where it takes
     points to."""

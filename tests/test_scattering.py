@@ -140,7 +140,6 @@ def test_gradients_of_products_are_right_at_zeros(zeros: tuple[int, ...]) -> Non
     check_gradient(lambda x, u: ops.scatter(x, INDICES, u, 0, "mul"), x, updates)
 
 
-@pytest.mark.slow
 def test_gradients_of_products_in_every_backend() -> None:
     from nncompile.autodiff.grad import vjp
 

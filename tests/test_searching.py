@@ -28,7 +28,6 @@ def sides(library: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
     return lambda a, v: (library.searchsorted(a, v), library.searchsorted(a, v, side="right"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_places_in_order(dtype: DType) -> None:
     x = drawn((3, 5), dtype, 1)

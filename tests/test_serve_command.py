@@ -68,7 +68,6 @@ def tensors(*, binary: bool = True, **arrays: np.ndarray) -> list[Any]:
     return made
 
 
-@pytest.mark.slow
 def test_tritonclient_predicts_and_trains(
     served: tuple[Any, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -100,7 +99,6 @@ def test_tritonclient_predicts_and_trains(
         np.testing.assert_array_equal(x, runner.state()[name])
 
 
-@pytest.mark.slow
 def test_who_is_in_a_hurry_reads_no_traceback(
     served: tuple[Any, subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -204,7 +204,6 @@ def test_prometheus_reads_how_often_and_how_long(client: Any) -> None:
     assert "stranger" not in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [f16, bf16, u8, i64, boolean])
 def test_other_element_types(tmp_path: Path, kind: Any) -> None:
     @model

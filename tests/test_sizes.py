@@ -37,7 +37,6 @@ def test_a_sequence_longer_than_the_table_of_places() -> None:
     )
 
 
-@pytest.mark.slow
 def test_an_image_smaller_than_the_kernel() -> None:
     place = line_of(size_checks.__file__, "Conv2d(2, (5, 3)")
     assert told(lambda: trainer(images()).fit(of_images(4, 9))) == (

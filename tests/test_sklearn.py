@@ -141,7 +141,6 @@ def test_training_goes_on() -> None:
     assert regressor.n_iter_ == 2
 
 
-@pytest.mark.slow
 def test_weights_are_those_of_examples_and_of_classes() -> None:
     X, y = load_breast_cancer(return_X_y=True)
     rows = np.random.default_rng(0).random(len(y)) < 0.5
@@ -195,7 +194,6 @@ def test_it_is_kept_in_a_file(tmp_path: Path) -> None:
     assert np.array_equal(again.predict_proba(X), flowers.predict_proba(X))
 
 
-@pytest.mark.slow
 def test_it_is_a_step_of_a_pipeline() -> None:
     X, y = IRIS
     pipeline = make_pipeline(StandardScaler(), NeuralClassifier((16,), **FAST))
@@ -206,7 +204,6 @@ def test_it_is_a_step_of_a_pipeline() -> None:
     assert search.best_score_ > 0.8
 
 
-@pytest.mark.slow
 def test_a_search_in_two_processes_finds_the_same() -> None:
     X, y = IRIS
     grid = {"hidden_layer_sizes": [(2,), (8,)]}

@@ -46,7 +46,6 @@ def pooled(x: Any) -> Any:
     return y >> dsl.MaxPool2d(3, 2, ((0, 2), (1, 0)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("function", [sharper, straightened, remembered, resized, pooled])
 def test_all_backends_train_it_alike(function: Any) -> None:
     @model

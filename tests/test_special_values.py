@@ -13,7 +13,7 @@ from tests.special_differences import ALLOWED
 from tests.special_formulas import formulas
 from tests.special_values import everything
 
-pytestmark = pytest.mark.slow  # one sweep of everything
+pytestmark = pytest.mark.thorough  # one sweep of everything
 
 
 def test_everything_is_numpys_but_for_what_is_allowed(record_property: Any) -> None:

@@ -187,7 +187,6 @@ print(*found)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures resident memory")
 def test_the_memory_of_a_step_is_kept_once() -> None:
     """Not that of the first run beside what onnxruntime planned in it: this step needs 36 arrays of

@@ -222,7 +222,6 @@ def test_a_history_tells_its_best_epochs() -> None:
     assert "1.0000 (3)" in html and html.count("<tr>") == 5
 
 
-@pytest.mark.slow
 def test_a_history_is_a_frame_and_a_figure() -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")

@@ -70,7 +70,6 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     assert "not one of 'tabular', 'image'" in run("init", "tablar", tmp_path).output
 
 
-@pytest.mark.slow
 def test_the_generator_is_exported_with_its_weights(tmp_path: Path) -> None:
     """The second command of the README, of a model that no recipe trains by itself."""
     succeeds("init", "gan", tmp_path)
@@ -85,7 +84,6 @@ def test_the_generator_is_exported_with_its_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(Session(model, threads=1).run({"code": code})["point"], known, 1e-5)
 
 
-@pytest.mark.slow
 def test_the_fine_tuning_is_a_program(tmp_path: Path) -> None:
     succeeds("init", "finetune", tmp_path)
     file = tmp_path / "finetune.py"
@@ -103,7 +101,6 @@ def test_the_fine_tuning_is_a_program(tmp_path: Path) -> None:
     assert (tmp_path / "periodic.onnx").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("hatchling"), reason="needs hatchling")
 def test_a_wheel_holds_the_templates(tmp_path: Path) -> None:
     for name in ("nncompile", "dsl"):

@@ -125,7 +125,6 @@ def exported(
     return file
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_one_file_for_all_sizes(
     name: str, torchscript: SimpleNamespace, exported: Callable[[str], Path]
@@ -144,7 +143,6 @@ def test_one_file_for_all_sizes(
             assert_close(found, x, found.dtype.name, f"{output} {shapes}")
 
 
-@pytest.mark.slow
 def test_equal_names_are_one_size(
     torchscript: SimpleNamespace, exported: Callable[[str], Path]
 ) -> None:
@@ -158,7 +156,6 @@ def test_equal_names_are_one_size(
         program.module()(torch.zeros(2, 8, 3), torch.zeros(2, 5))
 
 
-@pytest.mark.slow
 def test_a_table_bounds_a_size(
     torchscript: SimpleNamespace, exported: Callable[[str], Path]
 ) -> None:
@@ -172,7 +169,6 @@ def test_a_table_bounds_a_size(
             session.run({"text": text})
 
 
-@pytest.mark.slow
 def test_loops_are_scans(torchscript: SimpleNamespace, exported: Callable[[str], Path]) -> None:
     """One operation of any length, not one for each step."""
     nodes = torchscript.torch.export.load(exported("loops")).graph.nodes
@@ -180,7 +176,6 @@ def test_loops_are_scans(torchscript: SimpleNamespace, exported: Callable[[str],
     assert len(scans) == 3  # two directions, and one
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", op_types.cases_of(Scan), ids=lambda case: case.name)
 def test_loops_mean_what_graphs_do(case: op_types.Case, torchscript: SimpleNamespace) -> None:
     """The source that is traced, with calls of torch's scan, of loops and of their gradients."""

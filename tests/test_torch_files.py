@@ -34,7 +34,6 @@ def files(
     return directory
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_run_prints_what_it_prints_for_onnx(target: str, files: Path, trained: Path) -> None:
     given = ("--input", f"x={files / 'x.npy'}")
@@ -48,7 +47,7 @@ def test_run_prints_what_it_prints_for_onnx(target: str, files: Path, trained: P
     assert shown[2].endswith("ms on cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # what it shares takes long
 @pytest.mark.parametrize("target", TARGETS)
 def test_outputs_are_those_of_onnx(
     target: str, files: Path, trained: Path, torchscript: SimpleNamespace

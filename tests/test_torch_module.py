@@ -177,7 +177,6 @@ def test_copies_and_files(torchscript: SimpleNamespace) -> None:
     assert doubled.dtype is torch.float64
 
 
-@pytest.mark.slow
 def test_torch_compiles_and_exports_it(torchscript: SimpleNamespace) -> None:
     torch, net = torchscript.torch, images()
     module, x = to_torch_module(net), torch.from_numpy(batch_of(net)["image"])

@@ -30,7 +30,6 @@ from tests.tolerances import TOLERANCES
 from tests.torch_recipes import RECIPES, batch_of, images, stepped, tensors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_ten_steps_are_those_of_onnxruntime(name: str, torchscript: SimpleNamespace) -> None:
     recipe = RECIPES[name]()

@@ -14,7 +14,6 @@ from nncompile.ir.interpreter import evaluate
 from tests.torch_recipes import RECIPES, batch_of, stepped, tensors
 
 
-@pytest.mark.slow
 def test_a_file_keeps_the_state(torchscript: SimpleNamespace, tmp_path: Path) -> None:
     torch, recipe = torchscript.torch, RECIPES["images"]()
     (path,) = export(recipe, tmp_path / "step.pt", to="torchscript-step", seed=3)

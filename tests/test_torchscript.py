@@ -247,7 +247,6 @@ def test_places_out_of_range_are_refused(
         script(data, torch.tensor([0, place]))
 
 
-@pytest.mark.slow
 def test_deep_graphs_lower(torchscript: SimpleNamespace) -> None:
     x = leaf("x", f32["n", 2])
     y = x
@@ -270,7 +269,6 @@ def test_source_runs_as_plain_python(classifier: Graph, torchscript: SimpleNames
     assert torch.equal(plain["logits"], script(image)["logits"])
 
 
-@pytest.mark.slow
 def test_without_torch_the_export_says_what_to_install(tmp_path: Path) -> None:
     """Nobody imports torch unless TorchScript is asked for."""
     code = f"""

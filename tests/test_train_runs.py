@@ -41,7 +41,6 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(StepRunner, "step", interrupted)
 
 
-@pytest.mark.slow
 def test_runs_have_numbers_and_names(here: Path) -> None:
     assert "wrote runs/net/1/model.onnx" in succeeds("train", "net.py", "--epochs", 1)
     succeeds("train", "net.py", "--epochs", 1, "--name", "wide")
@@ -62,7 +61,6 @@ def test_runs_have_numbers_and_names(here: Path) -> None:
     assert "give one of them" in fails("train", "net.py", "--resume", "--overwrite")
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--batch-size", 20, "--epochs", 6, "--patience", 50, "--monitor", "val_accuracy")
     whole = succeeds("train", "net.py", *options, "--name", "whole")
@@ -96,7 +94,6 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
     assert "trained 3 steps" in succeeds("train", "net.py", "--resume", "1", "--epochs", 1)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_its_options(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also from another directory; what is given anew is what the next goes on with."""
     begun = succeeds("train", "net.py", "--epochs", 1, "--threads", 1, "--log", "figures.csv")
@@ -115,7 +112,6 @@ def test_a_run_goes_on_with_its_options(here: Path, monkeypatch: pytest.MonkeyPa
     assert config["provider"] == "cpu"
 
 
-@pytest.mark.slow
 def test_what_cannot_go_on_is_told(here: Path) -> None:
     assert "no run to resume in runs/net" in fails("train", "net.py", "--resume")
     succeeds("train", "net.py", "--epochs", 1)
@@ -138,7 +134,6 @@ def test_what_cannot_go_on_is_told(here: Path) -> None:
     assert "is not a run directory" in message
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_a_run_begins_another(here: Path) -> None:
     succeeds("train", "net.py", "--epochs", 2)
     file = "runs/net/1/checkpoint.safetensors"
@@ -152,7 +147,6 @@ def test_a_checkpoint_of_a_run_begins_another(here: Path) -> None:
     assert_same(ours, more)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_training_with_all_on_disk(here: Path, number: str) -> None:
     written(here, SMALL.replace("epochs=8", "epochs=1000000"))
@@ -171,7 +165,6 @@ def test_a_signal_ends_a_training_with_all_on_disk(here: Path, number: str) -> N
     assert "trained 4 steps" in succeeds("train", "net.py", "--resume", "--steps", 4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["| head -n 2", "> /dev/full"])
 def test_a_training_outlives_its_reader(here: Path, reader: str) -> None:
     if "full" in reader and not Path("/dev/full").exists():

@@ -151,7 +151,6 @@ def test_extras_that_are_not_installed_are_told(
 # Pictures
 
 
-@pytest.mark.slow
 def test_learning_curves_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "curve.png"

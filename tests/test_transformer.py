@@ -223,7 +223,6 @@ def counting(count: int, seed: int = 0) -> Feeds:
     return {"tokens": whole[:, :-1], "following": whole[:, 1:]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_small_gpt_learns(dropout: float) -> None:
     """The first next number cannot be known: log 3 of 8 numbers, 0.14 a number, is the least."""

@@ -139,14 +139,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: "\n".join(x for x in lines if f"{name}:" in x) for name in FILES}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # `make lint` runs it, too
 def test_a_model_file_passes_the_strict_checker(said: dict[str, str]) -> None:
     assert said["model_file.py"] == ""
     found = re.findall(r"\[([a-z-]+)\]", said["faulty_file.py"])
     assert found == list(FAULTS.values()), said["faulty_file.py"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_checker_sees_every_name_of_the_language(said: dict[str, str]) -> None:
     assert said["all_names.py"] == ""
     assert re.findall(r"\[([a-z-]+)\]", said["own.py"]) == ["assignment"], said["own.py"]

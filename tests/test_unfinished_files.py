@@ -39,7 +39,6 @@ write_atomically({str(tmp_path / "model.onnx")!r}, stop)
     yield tmp_path
 
 
-@pytest.mark.slow
 def test_the_next_that_writes_removes_what_a_killed_process_left(killed: Path) -> None:
     write_atomically(killed / "other", b"x")
     assert sorted(os.listdir(killed)) == ["model.onnx", "other"]

@@ -27,7 +27,6 @@ from tests.verify_checks import ORT, Arrays, Numpy, first
 classifier = pytest.fixture(verify_checks.classifier)
 
 
-@pytest.mark.slow
 def test_all_backends_agree(classifier: Recipe) -> None:
     report = verify(classifier)
     assert report.agrees, report
@@ -44,7 +43,6 @@ def test_all_backends_agree(classifier: Recipe) -> None:
     assert {"random, batch=0, seed 0", "random, batch=1, seed 0"} <= set(report.cases)
 
 
-@pytest.mark.slow
 def test_torchscript_is_a_row(classifier: Recipe, torchscript: Any) -> None:
     report = verify(classifier, quick=True)
     assert set(report.rows["torchscript"]) == {"forward", "gradients", "ten steps"}
@@ -68,7 +66,6 @@ def test_a_python_without_torchscript(monkeypatch: pytest.MonkeyPatch, torchscri
     assert any("no TorchScript for Python 3.14; --to pt2" in text for text in skipped)
 
 
-@pytest.mark.slow
 def test_a_wrong_onnx_lowering_is_found(
     classifier: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +84,6 @@ def test_a_wrong_onnx_lowering_is_found(
     assert "batch=5, seed 0" in shown
 
 
-@pytest.mark.slow
 def test_a_wrong_torch_lowering_is_found(
     classifier: Recipe, torchscript: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +99,6 @@ def test_a_wrong_torch_lowering_is_found(
     assert fault.place.location.scope.endswith("stem")
 
 
-@pytest.mark.slow
 def test_a_wrong_pass_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(graph: Graph) -> Graph:
         """Spoils results. And more."""
@@ -124,7 +119,6 @@ def test_what_shows_only_where_nodes_are_joined(classifier: Recipe) -> None:
     assert "only when" in fault.place.remark
 
 
-@pytest.mark.slow
 def test_a_fault_of_the_optimizer_shows_in_ten_steps(classifier: Recipe) -> None:
     report = verify(classifier, backends=[Numpy(at="sqrt(", factor=1.01)], quick=True)
     fault = first(report)
@@ -135,14 +129,12 @@ def test_a_fault_of_the_optimizer_shows_in_ten_steps(classifier: Recipe) -> None
     assert {"x", "label", "stem.weight"} <= set(fault.feeds)  # to reproduce it with
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0 + 2e-5, 1.0 - 2e-5])
 def test_small_faults_are_found(classifier: Recipe, factor: float) -> None:
     backend = Numpy(at="gemm(x, stem.weight", factor=factor)
     assert "stem.weight" in first(verify(classifier, backends=[backend], rounds=1)).place.node
 
 
-@pytest.mark.slow
 def test_another_dropout_mask_is_found(classifier: Recipe) -> None:
     @dataclass(frozen=True)
     class Reseeded(Numpy):
@@ -157,7 +149,6 @@ def test_another_dropout_mask_is_found(classifier: Recipe) -> None:
     assert report.rows["reseeded"]["forward"].ratio > 1
 
 
-@pytest.mark.slow
 def test_kinks_and_ties_are_not_mismatches() -> None:
     @dsl.model
     def kinked(image=f32["batch", 1, 6, 6], label=i64["batch"]):
@@ -185,7 +176,6 @@ def test_a_model_without_a_recipe(classifier: Recipe) -> None:
     assert "–" in report.text()
 
 
-@pytest.mark.slow
 def test_float64_models_are_held_to_float64() -> None:
     @dsl.model
     def double(x=f64["batch", 3]):
@@ -198,7 +188,6 @@ def test_float64_models_are_held_to_float64() -> None:
     assert "tanh(" in fault.place.node
 
 
-@pytest.mark.slow
 def test_the_helper_raises_with_the_table(classifier: Recipe) -> None:
     with pytest.raises(AssertionError) as raised:
         assert_backends_agree(classifier, backends=[Numpy(at="tanh(")], quick=True)

@@ -21,7 +21,6 @@ from tests.verify_checks import Numpy, differences, first
 classifier = pytest.fixture(verify_checks.classifier)
 
 
-@pytest.mark.slow
 def test_a_wrong_pullback_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     right = LogSoftmax.pullback_by
     monkeypatch.setattr(LogSoftmax, "pullback_by", lambda *a: [1.001 * right(*a)[0]])
@@ -90,7 +89,6 @@ def sometimes_infinite() -> Recipe:
     return training(net, optimizer=adam(1e-2))
 
 
-@pytest.mark.slow
 def test_inputs_are_drawn_again_where_a_loss_is_not_finite() -> None:
     drawn_again = 0
     for seed in range(6):
@@ -101,7 +99,6 @@ def test_inputs_are_drawn_again_where_a_loss_is_not_finite() -> None:
     assert 0 < drawn_again < 6
 
 
-@pytest.mark.slow
 def test_a_wrong_pullback_is_found_on_inputs_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Softmax.pullback_by
     monkeypatch.setattr(Softmax, "pullback_by", lambda *a: [2 * right(*a)[0]])

@@ -108,7 +108,6 @@ def test_labels_that_are_none_are_refused() -> None:
         Trainer(training(net)).fit(arrays, epochs=1)
 
 
-@pytest.mark.slow
 def test_words_are_their_codes_in_what_a_training_is_fed() -> None:
     pandas = pytest.importorskip("pandas")
     net = classifier(Vocabulary(["b", "a"]), Vocabulary(["no", "yes"], unknown=False))

@@ -138,7 +138,6 @@ def test_a_sample_is_of_what_training_takes() -> None:
     assert {name: array.shape for name, array in some.items()} == {"x": (3,), "scale": ()}
 
 
-@pytest.mark.slow
 def test_the_command_writes_the_data_of_the_file(tmp_path: Path) -> None:
     file = web.ROOT / "examples" / "xor.py"
     printed = succeeds("compile", file, "--to", "web", "-o", tmp_path / "site")
@@ -153,7 +152,6 @@ needs_node = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
 @needs_node
 def test_node_trains_as_python_does(site: Path) -> None:
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 30):
@@ -177,7 +175,6 @@ def test_node_trains_as_python_does(site: Path) -> None:
     assert trainer.state["step"] == steps
 
 
-@pytest.mark.slow
 @needs_node
 def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> None:
     web.link_modules(site)
@@ -214,7 +211,6 @@ def test_node_says_in_one_message_what_is_wrong(site: Path, tmp_path: Path) -> N
     assert np.isfinite(result["loss"]) and result["steps"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     web.missing("onnxruntime-web", *web.CHROMIUM) is not None,
     reason=str(web.missing("onnxruntime-web", *web.CHROMIUM)),
@@ -243,7 +239,6 @@ def test_a_browser_trains_and_says_what_is_wrong(site: Path, tmp_path: Path) -> 
     assert "data.safetensors: HTTP 404" in shown["pages"]["incomplete/index.html"]["message"]
 
 
-@pytest.mark.slow
 @needs_node
 def test_the_script_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = web.ROOT / "docs" / "runtimes.md"

@@ -87,7 +87,6 @@ def graph_of(case: Case, dtype: DType) -> tuple[Graph, Value, Value]:
     return Graph("y", {"y": y, "dx": dx, "dxx": dxx, "t": tangent}, (x, u)), x, loss
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", [f32, f64])
 def test_gradients_are_finite_and_alike_everywhere(name: str, dtype: DType) -> None:
@@ -124,7 +123,6 @@ def test_a_mask_costs_no_node_more() -> None:
         assert len(choices) == count
 
 
-@pytest.mark.slow
 def test_networks_that_choose_by_their_activations_stay_as_they_are() -> None:
     @model
     def net(x=f32["batch", 8], label=i64["batch"]):
