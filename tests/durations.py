@@ -20,7 +20,7 @@ from statistics import mean
 import pytest
 
 FILE = Path(__file__).with_suffix(".txt")
-SHORT = 0.05  # seconds; what takes less has no line
+SHORT = 0.04  # seconds; what takes less has no line
 EVERY = 8  # of the cases of a test, so many make one of a sample: the first, and then every eighth
 
 
@@ -38,7 +38,7 @@ class Selection:
         return seconds <= self.longest and (seconds < self.whole or number % EVERY == 0)
 
 
-SELECTIONS = (Selection("slow", 0.05, 0.0), Selection("thorough", 0.5, 0.1))
+SELECTIONS = (Selection("slow", 0.04, 0.0), Selection("thorough", 0.5, 0.1))
 """Those of `make quick` and of `make test`."""
 
 

@@ -80,6 +80,26 @@ def test_the_oldest_used_are_removed(tmp_path: Path) -> None:
     assert cache.usage[1] <= 5000
 
 
+def test_a_directory_with_room_is_not_looked_through_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = [], CompileCache._files
+
+    def counted(cache: CompileCache) -> Any:
+        looks.append(cache)
+        return look(cache)
+
+    monkeypatch.setattr(CompileCache, "_files", counted)
+    cache = CompileCache(tmp_path, limit=200_000)
+    for i in range(100):
+        cache.put(f"{i:02}", Entry(bytes(1000), {}))
+    assert 3 < len(looks) < 12  # an eighth of what is free, each time
+    for i in range(100, 400):
+        cache.put(f"{i:03}", Entry(bytes(1000), {}))
+        assert sum(path.stat().st_size for path in files(tmp_path)) <= 200_000
+    assert len(looks) < 150
+
+
 def test_a_process_keeps_what_it_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_files, "MEMORY", 3000)
     cache = CompileCache(tmp_path)

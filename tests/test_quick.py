@@ -47,7 +47,7 @@ def test_of_many_cases_every_eighth_is_quick() -> None:
 
 
 def test_what_takes_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    long, longer = {"a.py::t": 0.3, "b.py::t": 0.05}, {"a.py::t": 0.6, "a.py::one": 0.3}
+    long, longer = {"a.py::t": 0.3, "b.py::t": 0.04}, {"a.py::t": 0.6, "a.py::one": 0.3}
     monkeypatch.setattr(conftest, "durations", lambda: long)
     assert taken([*cases("a.py::t", 2), *cases("b.py::t", 2)]) == ["b.py::t[0]"]
     some = ["a.py::t[0]", f"a.py::t[{EVERY}]", "b.py::t[0]", "b.py::t[1]"]

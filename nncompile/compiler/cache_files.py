@@ -28,6 +28,7 @@ _WRITING = ".writing"
 _CHECKSUM = 32  # bytes
 _LENGTH = 8  # bytes of the number of bytes of the JSON
 _ABANDONED = 3600.0  # seconds after which a file that is being written belongs to nobody
+_PART = 8  # of what is free, a process writes one in so many bytes before it looks again
 
 
 class CacheWarning(UserWarning):
@@ -46,7 +47,8 @@ class CompileCache:
     """Entries by key in the files of a directory, which processes may share: a file is written
     beside its place and renamed, and what is read is checked.
 
-    Beyond `limit` bytes those that were not used for the longest time are removed. What cannot be
+    Beyond `limit` bytes those that were not used for the longest time are removed; a process looks
+    for that when it has written an eighth of what was free. What cannot be
     written is not kept, as one warning says: a cache is never the reason that something fails.
     """
 
@@ -54,6 +56,7 @@ class CompileCache:
         self.directory, self.limit = directory, limit
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._remembered = 0  # bytes
+        self._unseen = -1  # bytes to be written before the directory is looked through again
         self._can_write = True
         self._lock = Lock()
 
@@ -99,7 +102,10 @@ class CompileCache:
                 reason = f"the compile cache {self.directory} cannot be written ({error.strerror})"
                 warn(f"{reason}: NNCOMPILE_CACHE names another directory, or is off", CacheWarning)
             return
-        self._shrink()
+        with self._lock:
+            self._unseen -= len(data)
+            if self._unseen < 0:
+                self._unseen = self._shrink() // _PART
 
     @property
     def usage(self) -> tuple[int, int]:
@@ -121,17 +127,20 @@ class CompileCache:
                         found.append((status.st_mtime, status.st_size, file.path))
         return sorted(found)
 
-    def _shrink(self) -> None:
-        """Removes the oldest files beyond the limit, and what killed processes were writing."""
+    def _shrink(self) -> int:
+        """Removes what killed processes were writing and, beyond the limit, the oldest files, until
+        there is some room. Returns the bytes that are free."""
         files = self._files()
         total = sum(size for _, size, _ in files)
+        most = self.limit if total <= self.limit else self.limit - self.limit // _PART
         abandoned = time.time() - _ABANDONED
         for used, size, path in files:
             is_entry = path.endswith(_SUFFIX)
-            if total > self.limit if is_entry else used < abandoned:
+            if total > most if is_entry else used < abandoned:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
                 total -= size
+        return self.limit - total
 
     def _remember(self, key: str, entry: Entry) -> None:
         with self._lock:
