@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dsl.initializers import initial_value
+from dsl.initializers import InitialValues
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.locations import scope
 from nncompile.ir.basic import as_value
@@ -66,6 +66,7 @@ class Builder:
         self.is_of_a_model = True  # and not of a computation on the way to one
         self._paths: dict[Named, str] = {}
         self._calls = [_Call("")]
+        self._initial_values = InitialValues()
         self._random: Counter[str] = Counter()
         self._adapting: list[Adaptation] = []
 
@@ -171,7 +172,7 @@ class Builder:
                 raise ShapeError(f"{kind} {path} would be {type_}: a size cannot be negative")
         leaf = Input(path, type_, kind)()
         with outside_loops():  # the weights of a layer that a loop calls are drawn once
-            start = initial_value(init, type_, path, fans)
+            start = self._initial_values.of(init, type_, path, fans)
         declared = self.leaves.setdefault(path, leaf)
         if declared is not leaf:
             raise ShapeError(

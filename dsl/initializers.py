@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.locations import located, message_name, user_location
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.ir.op import Value
+from nncompile.ir.transform import Computation
 from nncompile.ir.types import Array, Type, boolean, check_unmasked, f64, is_numeric
 from nncompile.ops import broadcast_to, cast, const, full, reshape, transpose
 from nncompile.ops.random import generator as random
@@ -246,19 +247,50 @@ def default_fans(shape: tuple[int, ...]) -> Fans:
     return shape[-2] * taps, shape[-1] * taps
 
 
-def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value:
-    """The value that `init` gives for the parameter `path`. Raises `ModelError` where it gives
-    something else than a value of that type."""
-    initializer = init if callable(init) else constant(init)
-    # What is ours has one place for all of its nodes, which is looked for once.
-    with located(user_location() if _is_ours(initializer) else None):
-        key = random.random_key(path, random.seed_leaf())
-        args = (type_, key, fans or default_fans(type_.shape))
-        try:
-            return _checked(initializer(*args), type_, path)
-        except (TypeError, CompileError):
-            if _takes(initializer, args):
-                raise
+@dataclass
+class InitialValues:
+    """What the parameters of a model start with. An initializer of ours is asked once for each
+    type, and what it answers is drawn with the keys of others."""
+
+    _known: dict[object, Computation] = field(default_factory=dict)
+
+    def of(self, init: Any, type_: Type, path: str, fans: Fans | None) -> Value:
+        """The value that `init` gives for the parameter `path`. Raises `ModelError` where it gives
+        something else than a value of that type."""
+        initializer = init if callable(init) else constant(init)
+        fans = fans or default_fans(type_.shape)
+        if not _is_ours(initializer):
+            return _asked(initializer, type_, path, fans, _key_of(path))
+        place = user_location()  # one for all of its nodes, which is looked for once
+        with located(place):
+            if initializer is not init:
+                return _asked(initializer, type_, path, fans, _key_of(path))
+            question = init, type_, fans
+            known = self._known.get(question)
+            if known is None:
+                key = _key_of(path)
+                start = _asked(init, type_, path, fans, key)
+                self._known[question] = Computation([start], [key])
+            elif known.is_fixed:
+                (start,) = known.outputs
+            else:
+                (start,) = known.on(_key_of(path), at=place)
+        return start
+
+
+def _key_of(path: str) -> Value:
+    return random.random_key(path, random.seed_leaf())
+
+
+def _asked(
+    initializer: Callable[..., Any], type_: Type, path: str, fans: Fans, key: Value
+) -> Value:
+    args = (type_, key, fans)
+    try:
+        return _checked(initializer(*args), type_, path)
+    except (TypeError, CompileError):
+        if _takes(initializer, args):
+            raise
     name = getattr(initializer, "__name__", repr(initializer))
     raise ModelError(
         f"the initializer of {path} must be a function of type, key and fans, got {name}",

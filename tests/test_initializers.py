@@ -31,6 +31,8 @@ from dsl.initializers import VarianceScaling
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
+from nncompile.ir.types import Type
+from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.program.initialization import initial_values
 from tests.layer_checks import first_value
 
@@ -43,6 +45,42 @@ def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
             flat = w.reshape(shape[0], -1) / gain
             gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
             np.testing.assert_allclose(gram, np.eye(len(gram)), atol=near)
+
+
+def test_what_is_asked_once_is_what_each_is_given() -> None:
+    """The nodes are those that the initializer gives for the key of each."""
+
+    def drawn(type_: Type, key: Value, fans: Any) -> Value:
+        return uniform(0.0, 2.0)(type_, key, fans)
+
+    @model
+    def net(x=f32["batch", 8]):
+        y = x >> Dense(8, tanh, name="one") >> Dense(8, name="two")
+        for name, init, fans in (
+            ("wide", glorot_uniform, (8, 800)),
+            ("drawn", drawn, None),
+            ("again", drawn, None),
+        ):
+            y = y @ parameter(name, (8, 8), init, fans=fans)
+        return {"y": y}
+
+    inits = dict.fromkeys(("one.weight", "two.weight", "wide"), glorot_uniform)
+    for path, init in {**inits, "drawn": drawn, "again": drawn}.items():
+        fans = (8, 800) if path == "wide" else (8, 8)
+        expected = init(f32[8, 8], random_key(path, seed_leaf()), fans)
+        assert net.initial[path] is expected, path
+    assert net.initial["one.bias"] is net.initial["two.bias"]
+
+
+def test_each_start_is_reported_where_its_layer_is_called() -> None:
+    @model
+    def net(x=f32["batch", 31]):
+        y = x >> Dense(31, name="one")
+        return {"y": y >> Dense(31, name="two")}
+
+    found = [net.graph.locations.location(net.initial[f"{n}.weight"]) for n in ("one", "two")]
+    one, two = (location.line for location in found if location)
+    assert two == one + 1
 
 
 def test_orthogonal_matrices_are_spread_evenly_and_seeded() -> None:

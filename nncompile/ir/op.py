@@ -305,11 +305,11 @@ def apply(op: Op, *args: Value) -> Value:
     return value
 
 
-def remade(value: Value, args: tuple[Value, ...]) -> Value | None:
-    """The op of a value on other arguments of the same types, at the location of the value, as
-    `Op.rebuild` makes it; None where it does more than that."""
+def remade(value: Value, args: tuple[Value, ...], location: Location | None = None) -> Value | None:
+    """The op of a value on other arguments of the same types, as `Op.rebuild` makes it, at that
+    location or the value's; None where it does more than that."""
     table = current_locations()
-    location = table.location(value) or user_location()
+    location = location or table.location(value) or user_location()
     ordered = value.op.ordered(args)
     if ordered is None:
         return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import sympy as sp
 
 from nncompile.diagnostics.locations import Location, current_locations, located
 from nncompile.ir.data_sizes import made_size
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import toposort
-from nncompile.ir.op import Value
+from nncompile.ir.graph import between, toposort
+from nncompile.ir.op import Value, remade
 
 Make = Callable[[Value, list[Value]], Value]
 
@@ -79,10 +81,13 @@ def replace(
 
 
 def _replaced(
-    outputs: Sequence[Value], new: Mapping[Value, Value], order: Sequence[Value] | None
+    outputs: Sequence[Value],
+    new: Mapping[Value, Value],
+    order: Sequence[Value] | None,
+    at: Location | None = None,
 ) -> list[Value] | None:
     """The same of values alone: what depends on none of them is not even looked at. None where
-    sizes get other names, too."""
+    sizes get other names, too. New nodes are `at` one location, where it is given."""
     final = dict(new)
     changed = {old for old, value in new.items() if value is not old}
     unchanged, known = changed.isdisjoint, final.get
@@ -93,9 +98,53 @@ def _replaced(
             if v.op.makes:
                 return None
             site.node = v
-            final[v] = v.op.rebuild(*[known(a, a) for a in v.args])
+            final[v] = _on(v, tuple([known(a, a) for a in v.args]), at)
             changed.add(v)
     return [final.get(v, v) for v in outputs]
+
+
+def _on(v: Value, args: tuple[Value, ...], at: Location | None) -> Value:
+    """The op of `v` on other arguments, which mostly have the types of its own."""
+    for new, old in zip(args, v.args, strict=True):
+        if new.type is not old.type and new.type != old.type:
+            break
+    else:
+        same = remade(v, args, at)
+        if same is not None:
+            return same
+    if at is None:
+        return v.op.rebuild(*args)
+    with located(at):
+        return v.op.rebuild(*args)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What `outputs` are of `arguments`, to be done to others of the same types, too: which nodes
+    that makes anew is looked for once."""
+
+    outputs: Sequence[Value]
+    arguments: Sequence[Value]
+
+    @cached_property
+    def _changing(self) -> list[Value]:
+        """The nodes that are others for other arguments, after these."""
+        taken = set(self.arguments)
+        nodes = between(self.outputs, taken)
+        depends = dependent(nodes, taken)
+        return [v for v in nodes if v in depends and v not in taken]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is the same for all arguments."""
+        return not self._changing and {*self.arguments}.isdisjoint(self.outputs)
+
+    def on(self, *arguments: Value, at: Location | None = None) -> list[Value]:
+        """The outputs of these arguments: new nodes are `at` that location, or else where those of
+        the first ones are."""
+        given = dict(zip(self.arguments, arguments, strict=True))
+        results = _replaced(self.outputs, given, self._changing, at)
+        return replace(self.outputs, given) if results is None else results
 
 
 def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:

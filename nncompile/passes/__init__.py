@@ -109,9 +109,7 @@ def optimize(
     with located_nowhere():
         if observe is not None:
             _run([(name,) for name in selected], own, observe)
-        stages = _stages(selected)
-        simpler = losses_first(own, losses, lambda part: _in_rounds(stages, part))
-        after = _run(stages, simpler)
+        after = _run(_stages(selected), own, losses=losses)
     return graph if same_outputs(graph, after) else after
 
 
@@ -129,11 +127,18 @@ def _stages(names: Sequence[str]) -> list[Stage]:
     return list(stages.values())
 
 
-def _run(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:
-    """The graph after rounds of these until nothing changes, and what comes once after them."""
+def _run(
+    stages: Sequence[Stage],
+    graph: Graph,
+    observe: Observer | None = None,
+    losses: Collection[str] = (),
+) -> Graph:
+    """The graph after rounds of these until nothing changes, and what comes once before and after
+    them."""
     selected = set().union(*stages)
     if LAST in selected:
         graph = _applied((LAST,), graph, observe, [EARLY])
+    graph = losses_first(graph, losses, lambda part: _in_rounds(stages, part))
     graph = _in_rounds(stages, graph, observe)
     for name in (LAST, CLEANING):
         if name in selected:

@@ -167,7 +167,10 @@ class Rewriting:
             if asked is not None:
                 get = self.uses.get
                 return all(get(a, 1) == count for a, count in asked)
-        return not self._applicable(type(v.op)) and type(v.op).within is Op.within
+        if self._applicable(type(v.op)) or type(v.op).within is not Op.within:
+            return False
+        object.__setattr__(v, "settled", v.settled | self.bit)
+        return True
 
     def _finish(self, value: Value, form: Value | None = None) -> None:
         """Finds the final form of a node and of what comes to stand in its place (at first `form`,

@@ -11,9 +11,8 @@ from typing import Any
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.kinds import unfit
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.graph import between
 from nncompile.ir.op import Value
-from nncompile.ir.transform import dependent, replace
+from nncompile.ir.transform import Computation
 from nncompile.ir.types import AnyType
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
@@ -99,23 +98,22 @@ class _Update:
     new: Value
     following: Mapping[str, Value]
 
-    def starts_of(self, w: Value) -> Slots:
-        """What the slots of another parameter of this type begin with."""
-        starts = replace([*self.starts.values()], {self.w: w})
-        return dict(zip(self.starts, starts, strict=True))
+    @cached_property
+    def _starting(self) -> Computation:
+        return Computation([*self.starts.values()], [self.w])
 
     @cached_property
-    def _changing(self) -> list[Value]:
-        """The nodes that are others for other arguments, after these."""
-        taken = {self.w, self.g, *self.slots.values()}
-        nodes = between([self.new, *self.following.values()], taken)
-        depends = dependent(nodes, taken)
-        return [v for v in nodes if v in depends and v not in taken]
+    def _updating(self) -> Computation:
+        results = [self.new, *self.following.values()]
+        return Computation(results, [self.w, self.g, *self.slots.values()])
+
+    def starts_of(self, w: Value) -> Slots:
+        """What the slots of another parameter of this type begin with."""
+        return dict(zip(self.starts, self._starting.on(w), strict=True))
 
     def on(self, w: Value, g: Value, slots: Slots) -> tuple[Value, Mapping[str, Value]]:
         """The same of another parameter of this type."""
-        given = {self.w: w, self.g: g} | {self.slots[name]: x for name, x in slots.items()}
-        new, *following = replace([self.new, *self.following.values()], given, order=self._changing)
+        new, *following = self._updating.on(w, g, *[slots[name] for name in self.slots])
         return new, dict(zip(self.following, following, strict=True))
 
 
