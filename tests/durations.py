@@ -1,7 +1,7 @@
 """How long each test takes, which decides what `make quick` and `make test` leave out:
 
     python -m tests.durations                     # measures all; half an hour on two cores
-    python -m tests.durations tests/test_scan.py  # the tests of a file
+    python -m tests.durations tests/test_scan.py  # those of a file
 
 The result is in `durations.txt`, to be committed: the mean seconds of a case of each test, but for
 the short ones. A test that has no line is short. Nothing else may run meanwhile.
@@ -65,7 +65,7 @@ class Stopwatch:
         of_test[report.nodeid] = of_test.get(report.nodeid, 0.0) + report.duration
 
     def lines(self, before: Mapping[str, float]) -> str:
-        """The file, where it held `before`."""
+        """The file, where it held `before`: what it says of other tests stays."""
         means = {test: mean(cases.values()) for test, cases in self.cases.items()}
         found = {test: seconds for test, seconds in {**before, **means}.items() if seconds >= SHORT}
         return "".join(f"{seconds:.2f} {test}\n" for test, seconds in sorted(found.items()))
@@ -78,6 +78,8 @@ def main(arguments: Collection[str]) -> int:
     code = pytest.main([*side_by_side, *arguments], plugins=[watch])
     if code == pytest.ExitCode.OK:
         FILE.write_text(watch.lines(durations() if arguments else {}), "utf-8")
+    else:
+        print(f"{FILE.name} is as it was: not all tests passed", file=sys.stderr)
     return int(code)
 
 

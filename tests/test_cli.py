@@ -343,3 +343,6 @@ def test_help_has_examples(command: str) -> None:
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     shown = rf"\n## {command}\n\n```\nnncompile {command}\b"
     assert re.search(shown, page), "the page has no section of it"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = rf"\n\|[^|]*`(nncompile )?{command}[ `]"
+    assert re.search(row, readme), "the table of commands has no row of it"

@@ -249,6 +249,21 @@ TORCH_LAYERS = (
 )
 
 
+OTHER_LAYERS = {"GRU", "LSTM", "RNN", "Sequential"}  # torch's take any options
+
+
+def test_every_layer_that_torch_has_is_compared() -> None:
+    nn = pytest.importorskip("torch").nn
+    found = {
+        name
+        for name in dsl.__all__
+        if inspect.isclass(ours := getattr(dsl, name))
+        and issubclass(ours, dsl.Layer)
+        and hasattr(nn, name)
+    }
+    assert found == {*TORCH_LAYERS} | OTHER_LAYERS
+
+
 def test_options_that_were_renamed_are_told() -> None:
     with pytest.raises(ModelError, match="did you mean 'restore_best_weights'"):
         nncompile.train.EarlyStopping(restore_best=True)  # type: ignore[call-arg]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -159,6 +160,8 @@ def test_the_language_leaves_out_no_name_of_its_files() -> None:
         if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
     ]
     assert len(whole) > 20
+    files = (importlib.import_module(m.name) for m in pkgutil.walk_packages(dsl.__path__, "dsl."))
+    assert {m.__name__ for m in files if hasattr(m, "__all__")} <= {*whole}, "dsl/__init__.py"
     for module in map(importlib.import_module, map(str, whole)):
         assert set(module.__all__) <= {*dsl.__all__, *dsl.BUILTINS}, module.__name__
     assert len(set(dsl.__all__)) == len(dsl.__all__)

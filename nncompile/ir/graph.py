@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 from collections import Counter
@@ -77,9 +78,12 @@ class Item(Op):
         return args[0][self.index]
 
 
+_item = functools.lru_cache(maxsize=4096)(Item)  # an op finds out its digest once
+
+
 def items(value: Value) -> tuple[Value, ...]:
     """The results of an op with several, each a value."""
-    return tuple(Item(i)(value) for i in range(len(value.type.items)))
+    return tuple([_item(i)(value) for i in range(len(value.type.items))])
 
 
 def macs_of(value: Value) -> Any:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nncompile import optim
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.optim.adafactor import adafactor
-from nncompile.optim.adam import adam, adamax, adamw, lamb, nadam, radam
-from nncompile.optim.adaptive import adadelta, adagrad, rmsprop
 from nncompile.optim.base import Optimizer
-from nncompile.optim.descent import asgd, lion, rprop, sgd
-from nncompile.optim.lbfgs import lbfgs
-from nncompile.optim.muon import muon
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
-    kind.__name__: kind
-    for kind in (
-        *(adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, lamb, lbfgs, lion, muon),
-        *(nadam, radam, rmsprop, rprop, sgd),
-    )
+    name: kind
+    for name in optim.__all__
+    if isinstance(kind := getattr(optim, name), type)
+    and issubclass(kind, Optimizer)
+    and kind is not Optimizer
 }
+"""All that `nncompile.optim` offers."""
 
 
 def optimizer_named(name: str) -> type[Optimizer]:
