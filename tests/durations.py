@@ -38,7 +38,7 @@ class Selection:
         return seconds <= self.longest and (seconds < self.whole or number % EVERY == 0)
 
 
-SELECTIONS = (Selection("slow", 0.04, 0.0), Selection("thorough", 0.5, 0.1))
+SELECTIONS = (Selection("slow", 0.04, 0.0), Selection("thorough", 0.3, 0.1))
 """Those of `make quick` and of `make test`."""
 
 
