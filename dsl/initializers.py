@@ -256,7 +256,7 @@ class InitialValues:
 
     def of(self, init: Any, type_: Type, path: str, fans: Fans | None) -> Value:
         """The value that `init` gives for the parameter `path`. Raises `ModelError` where it gives
-        something else than a value of that type."""
+        no value, and `ShapeError` where that has another shape than `type_`."""
         initializer = init if callable(init) else constant(init)
         fans = fans or default_fans(type_.shape)
         if not _is_ours(initializer):

@@ -1,6 +1,6 @@
 """How long each test takes, which decides what `make quick` and `make test` leave out:
 
-    python -m tests.durations                     # measures all; half an hour on two cores
+    python -m tests.durations                     # measures all; a quarter of an hour
     python -m tests.durations tests/test_scan.py  # those of a file
 
 The result is in `durations.txt`, to be committed: the mean seconds of a case of each test, but for
@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+
+from tests.matrix import SIDE_BY_SIDE
 
 FILE = Path(__file__).with_suffix(".txt")
 SHORT = 0.04  # seconds; what takes less has no line
@@ -74,8 +76,7 @@ class Stopwatch:
 def main(arguments: Collection[str]) -> int:
     """Measures, writes the file where all tests pass, and returns the exit code of pytest."""
     watch = Stopwatch()
-    side_by_side = ["-q", "-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
-    code = pytest.main([*side_by_side, *arguments], plugins=[watch])
+    code = pytest.main(["-q", *SIDE_BY_SIDE, *arguments], plugins=[watch])
     if code == pytest.ExitCode.OK:
         FILE.write_text(watch.lines(durations() if arguments else {}), "utf-8")
     else:

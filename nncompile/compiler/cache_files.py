@@ -48,8 +48,8 @@ class CompileCache:
     beside its place and renamed, and what is read is checked.
 
     Beyond `limit` bytes those that were not used for the longest time are removed; a process looks
-    for that when it has written an eighth of what was free. What cannot be
-    written is not kept, as one warning says: a cache is never the reason that something fails.
+    for that when it has written an eighth of what was free. What cannot be written is not kept, as
+    one warning says: a cache is never the reason that something fails.
     """
 
     def __init__(self, directory: Path, limit: int = LIMIT) -> None:
@@ -102,10 +102,9 @@ class CompileCache:
                 reason = f"the compile cache {self.directory} cannot be written ({error.strerror})"
                 warn(f"{reason}: NNCOMPILE_CACHE names another directory, or is off", CacheWarning)
             return
-        with self._lock:
-            self._unseen -= len(data)
-            if self._unseen < 0:
-                self._unseen = self._shrink() // _PART
+        self._unseen -= len(data)  # threads that lose a count look a little later
+        if self._unseen < 0:
+            self._unseen = self._shrink() // _PART
 
     @property
     def usage(self) -> tuple[int, int]:
