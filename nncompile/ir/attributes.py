@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ def _content(x: np.ndarray[Any, Any]) -> bytes:
     if x.nbytes <= _LARGE:
         return x.tobytes()
     return hashlib.blake2b(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _label(text: str) -> str:
+    return "".join(
+        "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
+        for i, c in enumerate(text)
+    )
 
 
 _LARGE = 1 << 14  # bytes of a key that is kept with each op, and written as text for its digest
@@ -101,11 +110,7 @@ class Attributes:
     @lazy
     def label(self) -> str:
         """The op's name as printed: the class name in lower case with underscores."""
-        text = type(self).__name__
-        return "".join(
-            "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
-            for i, c in enumerate(text)
-        )
+        return _label(type(self).__name__)
 
     @lazy
     def attributes(self) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class OnnxEmitter(Protocol):
         lowered: Callable[[OnnxEmitter], Sequence[str]],
         types: Sequence[Type | DType],
     ) -> Any: ...
+    def expects(self, size: Dim, limit: int) -> bool: ...
     def by_size(
         self,
         size: Dim,

@@ -221,9 +221,25 @@ class Graph:
         return toposort(self.outputs.values())
 
     @cached_property
-    def op_types(self) -> frozenset[type[Op]]:
+    def places(self) -> dict[type[Op], list[int]]:
+        """Where among its nodes those of each class of ops stand."""
+        places: dict[type[Op], list[int]] = {}
+        for i, op_type in enumerate([type(v.op) for v in self.nodes]):
+            if op_type in places:
+                places[op_type].append(i)
+            else:
+                places[op_type] = [i]
+        return places
+
+    @property
+    def op_types(self) -> Collection[type[Op]]:
         """The classes of its ops."""
-        return frozenset({type(v.op) for v in self.nodes})
+        return self.places.keys()
+
+    def of_class(self, *classes: type[Op]) -> list[Value]:
+        """The nodes whose ops are of one of these classes, arguments first."""
+        found = [p for op_type, p in self.places.items() if issubclass(op_type, classes)]
+        return [self.nodes[i] for i in sorted(itertools.chain.from_iterable(found))]
 
     @cached_property
     def uses(self) -> dict[Value, int]:
@@ -276,17 +292,19 @@ class Graph:
         """The graph with a table of the locations of its own nodes: what is made of it is reported
         where these were written, whatever else was made in this process."""
         table = self.locations.of(_with_bodies(self.nodes))
-        return dataclasses.replace(self, locations=table)
+        own = dataclasses.replace(self, locations=table)
+        own.__dict__["nodes"] = self.nodes  # the same, which take time to sort
+        return own
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
-        makers = {size: v for v in _making(self.nodes) for size in v.op.makes}
+        kinds = [kind for kind in self.op_types if kind.makes is not Op.makes]
+        makers = {size: v for v in self.of_class(*kinds) for size in v.op.makes} if kinds else {}
         with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
-        outputs = dict(zip(self.outputs, new, strict=True))
-        if all(outputs[name] is value for name, value in self.outputs.items()):
+        if all(map(operator.is_, self.outputs.values(), new)):
             return self
-        return self.with_outputs(outputs)
+        return self.with_outputs(dict(zip(self.outputs, new, strict=True)))
 
 
 def _restored(

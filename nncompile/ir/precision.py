@@ -23,7 +23,6 @@ from nncompile.ir.types import (
     TupleType,
     Type,
     bf16,
-    component_types,
     f16,
     f32,
     f64,
@@ -85,14 +84,16 @@ class Widened:
 
 def widened(value: Value) -> Widened | None:
     """How a node is computed whose floats are of 16 bits; None for all others."""
-    if value.op.moves or not any(map(_is_half, (value.type, *(a.type for a in value.args)))):
+    if value.op.moves or not (_is_half(value.type) or any(_is_half(a.type) for a in value.args)):
         return None
     types = tuple(type_in(a.type, SINGLE) for a in value.args)
     return Widened(in_types(value.op, SINGLE, formulas=False), types, type_in(value.type, SINGLE))
 
 
 def _is_half(type_: AnyType) -> bool:
-    return any(t.dtype.is_half for t in component_types(type_))
+    if isinstance(type_, Type):
+        return type_.dtype.is_half
+    return any(t.dtype.is_half for t in type_.items)
 
 
 def computed(op: Op, type_: AnyType, *arrays: Any) -> Any:

@@ -7,6 +7,7 @@ for `stabilise` and `inference`, which keep a graph fit to be differentiated.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Collection, Sequence
 
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
@@ -176,8 +177,9 @@ def _applied(
 
 def same_outputs(a: Graph, b: Graph) -> bool:
     """Whether two graphs are one: their outputs are the same nodes."""
-    return list(a.outputs) == list(b.outputs) and all(
-        x is y for x, y in zip(a.outputs.values(), b.outputs.values(), strict=True)
+    return a is b or (
+        list(a.outputs) == list(b.outputs)
+        and all(map(operator.is_, a.outputs.values(), b.outputs.values()))
     )
 
 

@@ -34,7 +34,6 @@ SMALL = 1024  # elements: beyond, copying costs what the nodes do
 # Microseconds of a node, of one more piece in a node that joins or splits, and of an element of it,
 # in onnxruntime.
 NODE, PIECE, ELEMENT = 0.4, 0.15, 0.0003
-BLOCKED = -1
 _ABSORBING = (MatMul, Gemm, Sum)
 
 
@@ -60,7 +59,9 @@ def _pack(graph: Graph, least: Callable[[Sequence[_Group]], float]) -> Graph:
                 with recording_locations(table), table.located(group.members[0]):
                     parts = _packed(group, packed)
                 packed.update(zip(group.members, parts, strict=True))
-    return graph.mapped(lambda outputs: replace(outputs, packed)) if packed else graph
+    if not packed:
+        return graph
+    return graph.mapped(lambda outputs: replace(outputs, packed, order=graph.nodes))
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,17 @@ def _heights(graph: Graph) -> dict[Value, int]:
     """Of the elementwise ops on small tensors whose results go into such ops and outputs alone:
     the longest way to an output."""
     heights: dict[Value, int] = dict.fromkeys(graph.outputs.values(), 0)
+    blocked: set[Value] = set()
     for value in reversed(graph.nodes):
-        height = heights.get(value, BLOCKED)
-        if height == BLOCKED or not _is_small(value):
-            heights[value] = height = BLOCKED
-        for a in value.args:
-            known = heights.get(a, 0)
-            heights[a] = BLOCKED if BLOCKED in (height, known) else max(known, height + 1)
-    return {value: height for value, height in heights.items() if height != BLOCKED}
+        if value in blocked or not _is_small(value):
+            blocked.add(value)
+            blocked.update(value.args)
+        else:
+            above = heights[value] + 1
+            for a in value.args:
+                if heights.get(a, 0) < above:
+                    heights[a] = above
+    return {value: height for value, height in heights.items() if value not in blocked}
 
 
 def _is_small(value: Value) -> bool:

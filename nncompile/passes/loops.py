@@ -24,7 +24,7 @@ from nncompile.passes.stabilise import stabilise
 def merge(graph: Graph) -> Graph:
     """Merges loops over the same sequences: that of the model, and that which stacks values for its
     gradient."""
-    scans = [v for v in graph.nodes if isinstance(v.op, Scan)]
+    scans = graph.of_class(Scan)
     if not scans:
         return graph
     if len({_outline(v) for v in scans}) < len(scans):
@@ -150,7 +150,7 @@ def _joined(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
 def loops(graph: Graph) -> Graph:
     """Moves out of loops what can be done for all iterations at once; drops what is not used."""
     used: dict[Value, set[int]] = {}
-    for v in graph.nodes:
+    for v in graph.of_class(Item) if graph.of_class(Scan) else ():
         if isinstance(v.op, Item) and isinstance(v.args[0].op, Scan):
             used.setdefault(v.args[0], set()).add(v.op.index)
     return graph.mapped(lambda outputs: _reduced(outputs, used)) if used else graph

@@ -26,7 +26,9 @@ def losses_first(graph: Graph, losses: Collection[str], change: Callable[[Graph]
     after = change(part)
     pairs = zip(part.outputs.values(), after.outputs.values(), strict=True)
     new = {old: value for old, value in pairs if old is not value}
-    return graph.mapped(lambda outputs: replace(outputs, new)) if new else graph
+    if not new:
+        return graph
+    return graph.mapped(lambda outputs: replace(outputs, new, order=graph.nodes))
 
 
 def _part(graph: Graph, losses: Collection[str]) -> Graph | None:

@@ -13,6 +13,8 @@ from nncompile.ir.transform import rebuilt, transformed
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 
+_PRODUCTS = (Gemm, MatMul)
+
 Factor = tuple[Value, bool]  # a matrix, and whether it is transposed
 
 
@@ -23,11 +25,18 @@ def chains(graph: Graph) -> Graph:
 
     Only where nothing else needs a·b. Sizes that only the data tell may be any.
     """
+    products = graph.of_class(*_PRODUCTS)
+    multiplied = {a for v in products for a in v.args if isinstance(a.op, _PRODUCTS)}
+    if not multiplied:
+        return graph
     results = set(graph.outputs.values())
     inner_of: dict[Value, Value] = {}
-    for inner, outer in graph.readers.items():
-        if not outer or inner in results or not _is_product(inner) or len(inner.args) > 2:
+    for inner in products:
+        if inner not in multiplied or inner in results:
             continue
+        if not _is_product(inner) or len(inner.args) > 2:
+            continue
+        outer = graph.readers[inner]
         free = inner not in inner_of and not any(v in inner_of for v in outer)
         if free and all(_multiplies(v, inner) for v in outer) and _pays(inner, outer):
             inner_of |= dict.fromkeys(outer, inner)
@@ -43,11 +52,7 @@ def chains(graph: Graph) -> Graph:
 
 
 def _is_product(v: Value) -> bool:
-    return (
-        isinstance(v.op, Gemm | MatMul)
-        and v.dtype.is_float
-        and all(a.rank == 2 for a in v.args[:2])
-    )
+    return isinstance(v.op, _PRODUCTS) and v.dtype.is_float and all(a.rank == 2 for a in v.args[:2])
 
 
 def _multiplies(v: Value, inner: Value) -> bool:

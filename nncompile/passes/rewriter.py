@@ -99,6 +99,11 @@ class Rule(_Refusing):
         """The value in its new form; None where the rule does not apply."""
         return self.match(value).after if self._skeleton.may_be(value) else None
 
+    @property
+    def attempt(self) -> Callable[[Value], Value | None]:
+        """What gives a value of one of the classes `roots` its new form."""
+        return self
+
     def match(self, value: Value) -> Match:
         """The value in its new form, or why the rule refuses it.
 
@@ -186,6 +191,11 @@ class Change(_Refusing):
     def __call__(self, value: Value) -> Value | None:
         """The value in its new form; None where nothing is to be changed."""
         return self.function(value) if isinstance(value.op, self.roots) else None
+
+    @property
+    def attempt(self) -> Callable[[Value], Value | None]:
+        """What gives a value of one of the classes `roots` its new form."""
+        return self.function
 
 
 def on(*roots: type) -> Callable[[Callable[[Value], Value | None]], Change]:

@@ -9,6 +9,7 @@ close to a node.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ ROUNDS = 50  # rewrites allowed for each node of a graph before rules count as g
 FAR = 8  # steps from a node to those that no change looks at
 
 
+Try = Callable[[Value], Value | None]
+
+
 class AnyChange(Protocol):
     """A rule or another change; see `nncompile.passes.rewriter`."""
 
@@ -31,12 +35,14 @@ class AnyChange(Protocol):
     def name(self) -> str: ...
     @property
     def roots(self) -> tuple[type, ...]: ...
+    @property
+    def attempt(self) -> Try: ...
     def __call__(self, value: Value) -> Value | None: ...
 
 
 _bits: dict[tuple[Callable[..., Any], ...], int] = {}
-_by_class: dict[int, dict[type[Op], list[AnyChange]]] = {}
-"""Of the changes of each bit, which may apply to ops of a class."""
+_by_class: dict[int, dict[type[Op], list[tuple[Try, AnyChange]]]] = {}
+"""Of the changes of each bit, which may apply to ops of a class, and how they are tried."""
 
 
 def settled_bit(changes: Iterable[AnyChange]) -> int:
@@ -66,7 +72,13 @@ class Rewriting:
         self.uses = self.surroundings.uses
         self.remaining = ROUNDS * len(graph.nodes)
         self.last: AnyChange | None = None
-        self.nodes = graph.nodes
+        self.nodes, self.places = graph.nodes, graph.places
+        # The classes of ops to which one of the changes may apply, or that hold graphs.
+        self.active = {
+            op_type
+            for op_type in graph.op_types
+            if self._applicable(op_type) or op_type.within is not Op.within
+        }
         self.final: dict[Value, Value] = {}
         self.changed: set[Value] = set()  # nodes of the graph whose final form is another node
         # Of new nodes, how far the closest one is that is not as it was but for its arguments.
@@ -77,18 +89,42 @@ class Rewriting:
         token = surroundings.set(self.surroundings)
         try:
             with self.locations.following() as self.site:
-                self._run()
+                first = self._first_change()
+                if first is None:
+                    return list(outputs)
+                self._run(first)
         finally:
             surroundings.reset(token)
         return [self.final[v] for v in outputs]
 
-    def _run(self) -> None:
-        final, changed, bit = self.final, self.changed, self.bit
+    def _first_change(self) -> int | None:
+        """Where the first node stands to which a change applies, which is finished then; None where
+        there is none, as most passes over a graph find nothing to do."""
+        nodes, bit = self.nodes, self.bit
+        places = itertools.chain.from_iterable(map(self.places.__getitem__, self.active))
+        for i in sorted([i for i in places if not nodes[i].settled & bit]):
+            v = nodes[i]
+            if v.settled_if and self._is_settled(v):
+                continue
+            form = self._rewritten(v)
+            if form is not v:
+                self.final.update(zip(nodes[:i], nodes[:i], strict=True))
+                self._finish(v, form)
+                return i
+        return None
+
+    def _run(self, first: int) -> None:
+        final, changed, bit, active = self.final, self.changed, self.bit, self.active
         stay = changed.isdisjoint
-        for v in self.nodes:
+        for v in self.nodes[first:]:
             if v not in final:
                 if stay(v.args):
-                    if v.settled & bit or self._is_settled(v) or self._stays(v):
+                    if (
+                        v.settled & bit
+                        or type(v.op) not in active
+                        or self._is_settled(v)
+                        or self._stays(v)
+                    ):
                         final[v] = v
                         continue
                 elif not self._moved(v, tuple([final[a] for a in v.args])):
@@ -149,12 +185,12 @@ class Rewriting:
                     moved[bit] = tuple([(final[a], count) for a, count in asked])
             set_(new, "settled_if", {**moved, **(new.settled_if or {})})
 
-    def _applicable(self, op_type: type[Op]) -> list[AnyChange]:
-        """The changes of ops of that class."""
+    def _applicable(self, op_type: type[Op]) -> list[tuple[Try, AnyChange]]:
+        """The changes of ops of that class, and how they are tried."""
         found = self.changes.get(op_type)
         if found is None:
-            found = [change for change in self.all_changes if issubclass(op_type, change.roots)]
-            self.changes[op_type] = found
+            changes = [change for change in self.all_changes if issubclass(op_type, change.roots)]
+            found = self.changes[op_type] = [(change.attempt, change) for change in changes]
         return found
 
     def _is_settled(self, v: Value) -> bool:
@@ -211,15 +247,16 @@ class Rewriting:
         """The node, whose arguments are final, after the first change that applies; itself where
         none does."""
         op = v.op
+        around, self.site.node = self.surroundings, v
         if type(op).within is not Op.within:
             op = op.within(self.within)
-        around, self.site.node = self.surroundings, v
-        if op is not v.op:
-            return apply(op, *v.args)
+            self.site.node = v
+            if op is not v.op:
+                return apply(op, *v.args)
         around.asked, around.asked_else = {}, False
         changes = self.changes.get(type(op))
-        for change in self._applicable(type(op)) if changes is None else changes:
-            new = change(v)
+        for attempt, change in self._applicable(type(op)) if changes is None else changes:
+            new = attempt(v)
             if new is not None and new is not v:
                 self.last, self.remaining = change, self.remaining - 1
                 if self.remaining < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from nncompile.backends.onnx.nodes import Call
 from nncompile.backends.onnx.sizes import Sizes
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location, LocationTable
-from nncompile.ir.dims import Dim, substitute, symbols, text_of
+from nncompile.ir.dims import Dim, Shape, substitute, symbols, text_of
 from nncompile.ir.emitters import Names, OnnxEmitter
 from nncompile.ir.graph import Item, toposort
 from nncompile.ir.native import DOMAIN, Native
@@ -88,11 +89,10 @@ class Emitter(Fusions, Sizes):
 
     def lower(self, value: Value, args: Sequence[Any], location: Location | None) -> Any:
         """The names of the result of one node of the graph."""
-        types = tuple(a.type for a in value.args)
+        types = tuple([a.type for a in value.args])
         self._location = location
-        self._stem = (
-            f"{location.scope}/{value.op.label}" if location and location.scope else value.op.label
-        )
+        label = value.op.label
+        self._stem = f"{location.scope}/{label}" if location and location.scope else label
         if isinstance(value.op, Item) and not _is_empty(value.type):
             return self._item(value, args[0][value.op.index])  # of results that may be very many
         self._declare(args, types)
@@ -193,8 +193,11 @@ class Emitter(Fusions, Sizes):
         """Records the element types of values that no node produces."""
         if isinstance(names, str):
             self._dtypes.setdefault(names, types.dtype)
-        else:
-            for name, type_ in zip(names, getattr(types, "items", types), strict=True):
+            return
+        for name, type_ in zip(names, getattr(types, "items", types), strict=True):
+            if isinstance(name, str):
+                self._dtypes.setdefault(name, type_.dtype)
+            else:
                 self._declare(name, type_)
 
     def _recast(self, names: Any, source: Any, target: Any) -> Any:
@@ -224,7 +227,7 @@ class Emitter(Fusions, Sizes):
             call = older.older_call(self, call)
         signature = signature_of(call.op_type, self.opset)
         dtypes = [self._dtypes.get(name) for name in call.inputs]
-        reduction = str(call.attributes.get("reduction", "none")).replace("none", "")
+        reduction = str(call.attributes.get("reduction", "none")) if call.attributes else "none"
         has_halves = self.halves and call.op_type in HALF_KERNELS
         carriers = carriers_of(signature, reduction, tuple(dtypes), has_halves)
         if not carriers:
@@ -276,6 +279,19 @@ class Emitter(Fusions, Sizes):
         inner.types, inner.type = self.types, self.type
         return inner._graph(name, [], lowered(inner), types)
 
+    def expects(self, size: Dim, limit: int) -> bool:
+        """Whether the file is for batches in which the size is up to the limit. Where there are
+        `bounds`, that is entered there."""
+        expected = substitute(size, self.expected)
+        if not isinstance(expected, int) or expected > limit:
+            return False
+        self._enter_bound(size, limit)
+        return True
+
+    def _enter_bound(self, size: Dim, limit: int) -> None:
+        if self.bounds is not None and not isinstance(size, int):
+            self.bounds[size] = min(limit, self.bounds.get(size, limit))
+
     def by_size(
         self,
         size: Dim,
@@ -292,13 +308,12 @@ class Emitter(Fusions, Sizes):
         have are taken to be small, and up to what size `few` was chosen is entered there; what
         `many` emits is right for all sizes.
         """
-        expected = substitute(size, self.expected)
-        if isinstance(expected, int) and expected > limit:
+        if self.expects(size, limit):
+            return few(self)
+        if isinstance(substitute(size, self.expected), int):
             return many(self)
-        is_bounded = self.bounds is not None and symbols([size]) <= self._bounded()
-        if is_bounded or isinstance(expected, int):
-            if self.bounds is not None and not isinstance(size, int):
-                self.bounds[size] = min(limit, self.bounds.get(size, limit))
+        if self.bounds is not None and symbols([size]) <= self._bounded():
+            self._enter_bound(size, limit)
             return few(self)
         types = component_types(type_)
 
@@ -344,7 +359,9 @@ class Emitter(Fusions, Sizes):
 
 def _is_empty(type_: Any) -> bool:
     """Whether a result, or each of several, is known to have no elements."""
-    return all(0 in t.shape for t in getattr(type_, "items", (type_,)))
+    if isinstance(type_, Type):
+        return 0 in type_.shape
+    return all(0 in t.shape for t in type_.items)
 
 
 def _listed(type_: AnyType, names: Any) -> tuple[tuple[Type, ...], tuple[str, ...]]:
@@ -357,5 +374,14 @@ def value_info(name: str, type_: Type | DType) -> onnx.ValueInfoProto:
     shape."""
     if isinstance(type_, DType):
         return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.name], None)
-    sizes = [d if isinstance(d, int) else text_of(d) for d in type_.shape]
-    return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype.name], sizes)
+    info = onnx.ValueInfoProto(name=name)
+    info.MergeFromString(_type_proto(type_.dtype.name, type_.shape))
+    return info
+
+
+@functools.lru_cache(maxsize=4096)
+def _type_proto(dtype: str, shape: Shape) -> bytes:
+    """What the information on a value says of its type."""
+    sizes = [d if isinstance(d, int) else text_of(d) for d in shape]
+    info = helper.make_tensor_value_info("", ELEMENT_TYPES[dtype], sizes)
+    return bytes(onnx.ValueInfoProto(type=info.type).SerializeToString())

@@ -20,6 +20,7 @@ from nncompile.elementwise.gamma import digamma, lgamma
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.terms import Function, Terms, in_double
+from nncompile.ir.dims import product
 from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import DType, boolean, f32, f64, i64
 from nncompile.ops.core.finite import masked
@@ -260,9 +261,10 @@ class OnnxFormulas:
         if not dtype.is_float:  # such as of a count that follows from gradients
             return self.o.Where(condition, x, y)
         if self._is_gradient(x) and self._is_zero(y):
-            return masked(self.o, condition, x, dtype)
+            return masked(self.o, condition, x, dtype, size=product(self.o.type.shape))
         if self._is_gradient(y) and self._is_zero(x):
-            return masked(self.o, self.o.Not(condition), y, dtype)
+            negated = self.o.Not(condition)
+            return masked(self.o, negated, y, dtype, size=product(self.o.type.shape))
         return self.o.Where(condition, x, y)
 
     def _is_gradient(self, x: str) -> bool:

@@ -36,15 +36,22 @@ class Fusions(Nodes):
 
     def _added(self, call: Call) -> tuple[str, ...]:
         names = super()._added(call)
-        self._producers.update(dict.fromkeys(names, (call.op_type, call.attributes, call.inputs)))
+        producer = call.op_type, call.attributes, call.inputs
+        for name in names:
+            self._producers[name] = producer
+        if call.op_type not in _FENCES:
+            self._follow(call, names)
+        if call.attributes and holds_graph(call.attributes):
+            self._unknown.append(names[0])  # runtimes do not compute loops beforehand
+        return names
+
+    def _follow(self, call: Call, names: tuple[str, ...]) -> None:
+        """Notes which results transpositions may be moved behind."""
         is_transpose = call.op_type == "Transpose"
         is_moved = is_transpose and call.attributes["perm"][0] != 0
         for tracked, begins in ((self._transposed, is_transpose), (self._first_moved, is_moved)):
-            if begins or (call.op_type not in _FENCES and not tracked.isdisjoint(call.inputs)):
+            if begins or not tracked.isdisjoint(call.inputs):
                 tracked.update(names)
-        if holds_graph(call.attributes):
-            self._unknown.append(names[0])  # runtimes do not compute loops beforehand
-        return names
 
     def apart(self, x: str, *operators: str, static: bool = False) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then

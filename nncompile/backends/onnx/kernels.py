@@ -173,17 +173,18 @@ class Signature:
 
     def results(
         self, names: Sequence[str], dtypes: Sequence[DType | None], attributes: Mapping[str, Any]
-    ) -> Iterator[tuple[str, DType]]:
+    ) -> list[tuple[str, DType]]:
         """The types of results, as far as the operator and its attributes tell them."""
-        graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
-        if graphs:  # a loop's condition is not a result
-            outputs = list(graphs[0].output)[len(graphs[0].output) - len(names) :]
-            inner = [BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
-            yield from zip(names, inner, strict=True)
-            return
-        element_type = attributes.get("to", attributes.get("dtype"))
+        element_type = None
+        if attributes:
+            graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
+            if graphs:  # a loop's condition is not a result
+                outputs = list(graphs[0].output)[len(graphs[0].output) - len(names) :]
+                inner = [BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
+                return list(zip(names, inner, strict=True))
+            element_type = attributes.get("to", attributes.get("dtype"))
         types = _result_types(self, tuple(dtypes), len(names), element_type)
-        yield from ((name, dtype) for name, dtype in zip(names, types, strict=True) if dtype)
+        return [(name, dtype) for name, dtype in zip(names, types, strict=True) if dtype]
 
 
 @lru_cache(maxsize=4096)
@@ -230,7 +231,7 @@ def carriers_of(
     """What carries the variables whose types have no kernel; floats of 16 bits have one where that
     is for `halves`, and the operator is defined for them."""
     operator = signature.operator
-    if reduction:
+    if reduction != "none":
         operator = f"{operator}:{reduction}"
     main = _MAIN.get(signature.operator, signature.inputs[0] if signature.inputs else "")
     carriers = {}

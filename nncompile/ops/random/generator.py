@@ -153,7 +153,8 @@ class Dropout(Op):
     def onnx(self, o: OnnxEmitter, x: str, bits: str) -> str:
         dtype = o.type.dtype
         mask = o.Less(bits, o.scalar(self._threshold, u32))
-        return masked(o, mask, x, dtype, o.scalar(self._factor, dtype))
+        factor = o.scalar(self._factor, dtype)
+        return masked(o, mask, x, dtype, factor, size=product(o.type.shape))
 
     def torch(self, t: TorchEmitter, x: str, bits: str) -> str:
         mask = t.lt(bits, self._threshold)
