@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -68,11 +68,12 @@ class Map(Op):
     def ordered(self, args: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]] | None:
         if len(args) == 1:
             return self, args
-        if len(set(args)) < len(args):
+        digests = [a.digest for a in args]
+        if len(set(digests)) < len(args):
             return None
-        arranged = tuple(sorted(args, key=_digest_of))
-        if all(map(is_, arranged, args)):
+        if sorted(digests) == digests:
             return self, args
+        arranged = tuple(sorted(args, key=_digest_of))
         index = {a: j for j, a in enumerate(arranged)}
         return _canonical(self.body, self.derivatives, tuple(index[a] for a in args)), arranged
 

@@ -55,6 +55,8 @@ def _digested(x: Any) -> str:
     """What a field's digest is made of: no addresses, and no two keys that look the same."""
     if x is None or x.__class__ in _PLAIN:  # most are
         return f"({x!r},)"
+    if x.__class__ is Type:
+        return _digested_type(x)
     if isinstance(x, tuple):
         return f"({','.join(map(_digested, x))})"
     if callable(x) and hasattr(x, "__qualname__"):
@@ -62,6 +64,11 @@ def _digested(x: Any) -> str:
     if isinstance(x, sp.Expr):
         return f"({text_of(x)},)"
     return repr(attribute_key(x)[1:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _digested_type(x: Type) -> str:
+    return repr((x,))
 
 
 def _with_sizes(x: Any, sizes: Mapping[sp.Symbol, Dim]) -> Any:

@@ -260,7 +260,10 @@ def floating(what: str, x: Any, hint: str = "x.astype(f32) converts") -> Value:
 def cast(x: Any, dtype: Any) -> Value:
     """`x` as another element type (`x.astype` of numpy). Raises `DTypeError` for an unknown one."""
     x, target = as_value(x), dtype_of(dtype)
-    return x if x.dtype is target else Cast(target)(x)
+    return x if x.dtype is target else _cast_to(target)(x)
+
+
+_cast_to = functools.lru_cache(maxsize=64)(Cast)  # an op finds out its digest once
 
 
 def in_single(function: Callable[P, R]) -> Callable[P, R]:

@@ -22,10 +22,11 @@ from nncompile.diagnostics.locations import (
     current_locations,
     making,
     recording_locations,
+    user_location,
 )
 from nncompile.ir.attributes import sizes_in
 from nncompile.ir.dims import Dim, dim, symbols
-from nncompile.ir.op import Op, Packed, Value, packed, unpacked
+from nncompile.ir.op import Op, Packed, Value, packed, typed, unpacked
 from nncompile.ir.types import TupleType, Type, component_types
 
 
@@ -83,7 +84,9 @@ _item = functools.lru_cache(maxsize=4096)(Item)  # an op finds out its digest on
 
 def items(value: Value) -> tuple[Value, ...]:
     """The results of an op with several, each a value."""
-    return tuple([_item(i)(value) for i in range(len(value.type.items))])
+    location = user_location()
+    types: Sequence[Type] = value.type.items
+    return tuple([typed(_item(i), (value,), t, location) for i, t in enumerate(types)])
 
 
 def macs_of(value: Value) -> Any:
@@ -136,12 +139,13 @@ def needed(outputs: Iterable[Value], leaves: Iterable[Value]) -> tuple[Value, ..
     of their sizes alone."""
     nodes, leaves = toposort(outputs), list(leaves)
     found = {v for v in nodes if isinstance(v.op, Input)}
-    missing = symbols(d for v in nodes for t in component_types(v.type) for d in t.shape)
-    # Many nodes share one op, and the sizes in the types of leaves come from the leaves.
-    ops = {id(v.op): v.op for v in nodes if v not in found}
-    missing = missing.union(*map(sizes_within, ops.values()))
+    # Many nodes share one type and one op; the sizes in the types of leaves come from the leaves.
+    types = {id(v.type): v.type for v in nodes}.values()
+    missing = symbols(d for several in types for t in component_types(several) for d in t.shape)
+    ops = {v.op for v in nodes if v not in found}
+    missing = missing.union(*map(sizes_within, ops))
     missing -= {d for leaf in found for d in leaf.shape}
-    for leaf in leaves:
+    for leaf in leaves if missing else ():
         if not missing.isdisjoint(leaf.shape):
             found.add(leaf)
             missing -= {*leaf.shape}

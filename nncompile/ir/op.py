@@ -226,11 +226,9 @@ class Op(Attributes):
         return iter(())
 
 
-class Value(Operators):
-    """An op applied to values: immutable, interned, compared elementwise by `==`.
-
-    `x is y` asks whether two values are the same node.
-    """
+class _Node:
+    """What a value holds, while it is filled in: setting what is immutable takes five times as
+    long, and this is done for every node that is made."""
 
     __slots__ = ("__weakref__", "args", "digest", "op", "settled", "settled_if", "type")
     op: Op
@@ -239,6 +237,16 @@ class Value(Operators):
     digest: bytes
     settled: int  # bits of sets of rewritings of which none applies: see passes/rewriting.py
     settled_if: Any  # and of which none applies under conditions
+
+
+class Value(Operators, _Node):
+    """An op applied to values: immutable, interned, compared elementwise by `==`.
+
+    `x is y` asks whether two values are the same node.
+    """
+
+    __slots__ = ()
+    type: Any
 
     __hash__ = object.__hash__  # identity, and as fast as that of any object
 
@@ -313,26 +321,30 @@ def remade(value: Value, args: tuple[Value, ...], location: Location | None = No
     ordered = value.op.ordered(args)
     if ordered is None:
         return None
-    op, args = ordered
+    return typed(*ordered, value.type, location)
+
+
+def typed(op: Op, args: tuple[Value, ...], type_: AnyType, location: Location | None) -> Value:
+    """The node `op(*args)` at a location, where its type is known and the op makes no sizes."""
     key = (op, *map(id, args))
     new = _pool.get(key)
     if new is None:
-        new = _interned(key, op, args, value.type)
-    table.record(new, location)
+        new = _interned(key, op, args, type_)
+    current_locations().record(new, location)
     return new
 
 
 def _interned(key: Any, op: Op, args: tuple[Value, ...], type_: AnyType) -> Value:
     """A new node, or the one that another thread has made meanwhile."""
     digest = hashlib.blake2b(op.digest + b"".join([a.digest for a in args]), digest_size=8)
-    value = Value.__new__(Value)
-    set_ = object.__setattr__
-    set_(value, "op", op)
-    set_(value, "args", args)
-    set_(value, "type", type_)
-    set_(value, "digest", digest.digest())
-    set_(value, "settled", 0)
-    set_(value, "settled_if", None)
+    value: Any = _Node()
+    value.op = op
+    value.args = args
+    value.type = type_
+    value.digest = digest.digest()
+    value.settled = 0
+    value.settled_if = None
+    value.__class__ = Value
     return _pool.add(key, value)
 
 

@@ -33,11 +33,13 @@ class Pool(Generic[T]):
         """The thing that is to have the key; that which has it, where another thread was first."""
         reference = _Reference(thing, self._forget)
         reference.key = key
+        if self._references.setdefault(key, reference) is reference:  # in one step, as of a lock
+            return thing
         with self._lock:
             known = self.get(key)
             if known is not None:
                 return known
-            self._references[key] = reference
+            self._references[key] = reference  # in the place of one that is gone
             return thing
 
     def _forget(self, reference: Any) -> None:

@@ -7,7 +7,7 @@ gradient anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.op import Value
@@ -37,20 +37,21 @@ def _part(graph: Graph, losses: Collection[str]) -> Graph | None:
     found = [graph.outputs[name] for name in losses if name in graph.outputs]
     if not found or len(graph.nodes) < SMALL:
         return None
-    levels = _levels(graph, found)
-    if len(levels) > 0.8 * len(graph.nodes):
+    part = set(toposort(_close(graph, found)))
+    if len(part) > 0.8 * len(graph.nodes):
         return None
-    needed = [a for v in graph.nodes if v not in levels for a in v.args if a in levels]
-    needed += [v for v in graph.outputs.values() if v in levels]
+    needed = [a for v in graph.nodes if v not in part for a in v.args if a in part]
+    needed += [v for v in graph.outputs.values() if v in part]
     return graph.with_outputs({str(i): v for i, v in enumerate(needed)})
 
 
-def _levels(graph: Graph, losses: Collection[Value]) -> Mapping[Value, int]:
-    """How far behind the losses and what they are computed of each of the closest nodes is."""
-    levels = dict.fromkeys(toposort(losses), 0)
+def _close(graph: Graph, losses: Collection[Value]) -> Collection[Value]:
+    """What the losses are computed of, and what follows from it within some levels."""
+    close = dict.fromkeys(toposort(losses), 0)
+    others: dict[Value, int] = {}  # such as the state of an optimizer
     for v in graph.nodes:
-        if v not in levels:
-            level = 1 + max((levels.get(a, LEVELS) for a in v.args), default=0)
+        if v not in close:
+            level = 1 + max((close.get(a, others.get(a, LEVELS)) for a in v.args), default=0)
             if level <= LEVELS:
-                levels[v] = level
-    return levels
+                (others if close.keys().isdisjoint(v.args) else close)[v] = level
+    return close

@@ -11,7 +11,7 @@ from nncompile.elementwise.map import body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, SizeOf
 from nncompile.ir.dims import Dim, symbols
-from nncompile.ir.graph import Input, Item, toposort
+from nncompile.ir.graph import Input, Item, between, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type
@@ -44,8 +44,7 @@ class LinearTerms(NamedTuple):
 def linear_terms(value: Value, examples: Dim | None) -> LinearTerms:
     """The terms of a value. A mean or a total is one; so is what is not linear in data. What has
     rows of `examples`, such as random numbers, are data, too."""
-    order = toposort([value])
-    data = of_batch(order, examples)
+    data = _Data(examples)
     waiting, terms, linear = [value], dict[Value, None](), set[Value]()
     while waiting:
         v = waiting.pop()
@@ -56,7 +55,8 @@ def linear_terms(value: Value, examples: Dim | None) -> LinearTerms:
             waiting += v.args
     known: dict[sp.Symbol, Value] = {}
     rests: dict[Value, sp.Expr] = dict.fromkeys(terms, sp.Integer(0))
-    for v in order:
+    around = {a for v in linear for a in v.args if a not in linear}
+    for v in between([value], around) if linear else ():
         if v in linear:
             rests[v] = _rest(v, [rests.get(a, _symbol(a, known)) for a in v.args], known)
     return LinearTerms(list(terms), rests.get(value, _symbol(value, known)), known)
@@ -77,7 +77,7 @@ def divides_by_data(term: Value, examples: Dim | None) -> bool:
     """Whether a number is computed of totals by a division by one that data are in."""
     if _is_total(term) or not is_plain(term) or term.rank:
         return False
-    data = of_batch(toposort([term]), examples)
+    data = _Data(examples)
     names = [placeholder(i) for i, a in enumerate(term.args) if a in data]
     powers = body_of(term).atoms(sp.Pow)
     is_quotient = any(p.exp.is_negative and p.base.has(*names) for p in powers)
@@ -91,12 +91,47 @@ def is_data(v: Value) -> bool:
 
 def depending(order: Sequence[Value], is_so: Callable[[Value], bool]) -> set[Value]:
     """The nodes that are so, or depend on one that is."""
-    return dependent(order, list(filter(is_so, order)))
+    found = list(filter(is_so, order))
+    return dependent(order, found) if found else set()
+
+
+class _Data:
+    """The values that depend on data, or have rows of `examples`, or depend on what has. Most are
+    found to be so by a few nodes; no node is looked at twice."""
+
+    def __init__(self, examples: Dim | None) -> None:
+        self._rows = _rows(examples)
+        self._known: dict[Value, bool] = {}
+
+    def __contains__(self, value: Value) -> bool:
+        if not self._is_known(value):
+            path = [(value, iter(value.args))]  # each is an argument of the one before it
+            while path:
+                v, args = path[-1]
+                a = next(args, None)
+                if a is None:
+                    self._known[v] = False
+                    path.pop()
+                elif not self._is_known(a):
+                    path.append((a, iter(a.args)))
+                elif self._known[a]:
+                    self._known.update((v, True) for v, _ in path)
+                    break
+        return self._known[value]
+
+    def _is_known(self, v: Value) -> bool:
+        if v not in self._known and (is_data(v) or _has(self._rows, v)):
+            self._known[v] = True
+        return v in self._known
+
+
+def _rows(examples: Dim | None) -> set[sp.Symbol]:
+    return symbols([] if examples is None else [examples])
 
 
 def of_batch(order: Sequence[Value], examples: Dim | None) -> set[Value]:
     """The nodes that depend on data, or have as many rows and what depends on these."""
-    rows = symbols([] if examples is None else [examples])
+    rows = _rows(examples)
     found: set[Value] = set()
     for v in order:
         if not found.isdisjoint(v.args) or is_data(v) or _has(rows, v):
@@ -114,13 +149,13 @@ def _is_total(v: Value) -> bool:
     return isinstance(v.op, Average | SumState) or divisor_of_mean(v) is not None
 
 
-def _is_linear_in(v: Value, data: set[Value]) -> bool:
+def _is_linear_in(v: Value, data: _Data) -> bool:
     """Whether the value is linear in those of its arguments."""
     if not isinstance(v.type, Type) or not v.dtype.is_float:
         return False
     if not is_plain(v):
         is_moved = v.op.moves and not isinstance(v.op, Scan | Input | Item)
-        return is_moved and v.args[0].dtype.is_float and data.isdisjoint(v.args[1:])
+        return is_moved and v.args[0].dtype.is_float and not any(a in data for a in v.args[1:])
     names = [placeholder(i) for i, a in enumerate(v.args) if a in data]
     body = body_of(v)
     return bool(body.is_polynomial(*names)) and sp.Poly(body, *names).total_degree() <= 1

@@ -203,7 +203,7 @@ class _Cut:
         # Beside a marked sum over the examples, other sums over them count as such, too: a sum of
         # losses divided by a count of one's own.
         beside = any(type(v.op) is SumState for v in order)
-        self._sums = depending(order, lambda v: beside and _sums(v, examples))
+        self._sums = depending(order if beside else (), lambda v: _sums(v, examples))
         self._pools = depending(order, lambda v: isinstance(v.op, ConcatenatedState))
         self._marked = depending(order, lambda v: self._declared_parts(v) is not None)
         self.parts: dict[Value, Part] = {}

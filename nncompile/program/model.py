@@ -210,8 +210,9 @@ class Model(Presented, SuggestsNames):
         """
         tensors = [n for n, v in self.outputs.items() if v.rank > 0 and n not in self.tables]
         compared = {leaf for name in self.metrics for leaf in self.needs(name)}
-        free = [name for name in tensors if not compared.issubset(self.needs(name))]
-        return tuple((free if any(map(self.needs, free)) else tensors) or self.outputs)
+        needs = {name: self.needs(name) for name in tensors}
+        free = [name for name in tensors if not compared.issubset(needs[name])]
+        return tuple((free if any(needs[name] for name in free) else tensors) or self.outputs)
 
     def needs(self, output: str) -> tuple[str, ...]:
         """The names of the data that an output is computed from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -206,5 +207,12 @@ def gemm(
 
     Raises `ShapeError` where the sizes do not fit and `DTypeError` for integers.
     """
-    op = Gemm(bool(transpose_a), bool(transpose_b), float(alpha), 1.0 if c is None else float(beta))
+    op = _PLAIN[bool(transpose_a), bool(transpose_b)]
+    beta = 1.0 if c is None else float(beta)
+    if alpha != 1.0 or beta != 1.0:
+        op = dataclasses.replace(op, alpha=float(alpha), beta=beta)
     return op(*promoted(a, b, *(() if c is None else (c,))))
+
+
+# One op for all that are so transposed, which finds out its digest once.
+_PLAIN = {(a, b): Gemm(a, b) for a in (False, True) for b in (False, True)}

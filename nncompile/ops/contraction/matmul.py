@@ -174,7 +174,9 @@ def matmul(a: Any, b: Any) -> Value:
     if a.rank and b.rank:
         inner = -min(2, b.rank)
         a, b = fit(a, -1, b.shape[inner]), fit(b, inner, a.shape[-1])
-    return MatMul()(a, b)
+    return _PRODUCT(a, b)
 
+
+_PRODUCT = MatMul()  # one op for all, which finds out its digest once
 
 register("matmul", matmul)

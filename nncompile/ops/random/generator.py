@@ -167,6 +167,9 @@ class Dropout(Op):
         yield Sample(cls(0.9), (f64[()], u32[()]), integers=(0, RANGE))
 
 
+_HASH = Hash()  # one op for all, which finds out its digest once
+
+
 def seed_leaf() -> Value:
     """The seed of the training, which all random numbers are drawn from."""
     return apply(Input("seed", i64[()], "state"))
@@ -191,13 +194,13 @@ def random_key(salt: int | str, *values: Any) -> Value:
             raise DTypeError(f"a random key is made from integer scalars, got {number.type}")
     # The salt comes last: what is made of seed and step is shared by all that draw.
     first, *rest = [cast(number, u32) for number in numbers]
-    return reduce(lambda key, number: Hash()(number, key), rest or [const(0, u32)], first)
+    return reduce(lambda key, number: _HASH(number, key), rest or [const(0, u32)], first)
 
 
 def random_bits(key: Value, shape: Sequence[Any]) -> Value:
     """Random u32, uniform over all 2³² numbers."""
     sizes = tuple(dim(size) for size in shape)
-    return reshape(Hash()(iota(product(sizes), u32), key), sizes)
+    return reshape(_HASH(iota(product(sizes), u32), key), sizes)
 
 
 def uniform(
