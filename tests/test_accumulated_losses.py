@@ -3,6 +3,7 @@ accumulated gradients."""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ from dsl import (
     training,
 )
 from nncompile.ir.basic import size_value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import boolean
+from nncompile.program import linear_terms
+from nncompile.program.linear_terms import is_data
 from nncompile.program.metric_aggregation import accumulation, weight_of
 from nncompile.train import Trainer
 from tests.leaves import leaf
@@ -109,6 +114,24 @@ def test_means_that_weigh_unlike_weigh_as_the_examples() -> None:
         mse(x, y) + mse(x[1:], y[1:]),
     ):
         assert weight_of(unlike, N) is size_value(N, f32)
+
+
+def test_a_loss_of_many_penalties_takes_linear_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data are far from each of the sums, and looked for once."""
+    seen: list[Value] = []
+
+    def noted(v: Value) -> bool:
+        seen.append(v)
+        return is_data(v)
+
+    monkeypatch.setattr(linear_terms, "is_data", noted)
+    x, count = leaf("x", f32["n", 2]), 300
+    weights = [Input(f"w{i}", f32[2], "parameter")() for i in range(count)]
+    loss = reduce(lambda sum_, w: sum_ + 0.1 * (w * w).sum(), weights, (x * x).mean())
+    found = linear_terms.linear_terms(loss, N)
+    assert found.terms == [(x * x).mean()]
+    assert len(found.leaves_of_rest) == count
+    assert len(seen) < 10 * count
 
 
 def test_totals_beside_means_are_left_together() -> None:

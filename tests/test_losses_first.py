@@ -52,6 +52,16 @@ def test_all_needs_of_a_part_are_its_outputs() -> None:
     assert step.outputs["loss"] in inside
 
 
+def test_a_part_has_no_state_of_updates_far_behind_the_loss() -> None:
+    step = passes.EARLY(_deep(12))  # the updates of small tensors are one, and need all gradients
+    seen: list[Graph] = []
+    losses_first(step, ["loss"], lambda part: seen.append(part) or part)
+    (part,) = seen
+    states = {path for path in step.of_kind("state") if path.endswith((".m", ".v"))}
+    assert states
+    assert states.isdisjoint(part.leaves)
+
+
 @pytest.mark.parametrize("losses", [[], ["no output"]])
 def test_without_a_loss_there_is_no_part(losses: list[str]) -> None:
     step = _deep(6)

@@ -7,16 +7,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import sympy as sp
 
 from dsl import celu, elu, leaky_relu, selu
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
 from nncompile.elementwise import clip, maximum, relu, where
+from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64, u32
 from nncompile.ops import max_pool, ones_like
+from nncompile.ops.core.finite import CHOSEN
 from nncompile.ops.random.generator import RANGE, Dropout
 from nncompile.passes import optimize
 from tests.backends import session
@@ -39,25 +42,44 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("dtype", [f32, f64])
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_masked_is_zero(name: str, dtype: DType) -> None:
+def graphs_of(name: str, dtype: DType) -> tuple[Graph, Graph]:
+    """One of the functions, of so many numbers for each of `n` rows, and its gradient."""
     x, bits = leaf("x", dtype["n", 3, 6, 8]), leaf("bits", u32["n", 3, 6, 8])
     y = FUNCTIONS[name](x, bits)
     g = leaf("g", y.type)
-    graph = Graph("gradient", {"dx": vjp([y], [x], [g])[0]}, (x, g, bits))
-    model = to_model(graph)
+    gradient = Graph("gradient", {"dx": vjp([y], [x], [g])[0]}, (x, g, bits))
+    return Graph("function", {"y": y}, (x, bits)), gradient
+
+
+N = symbol("n")
+# For batches of some size, and of any.
+FEW, MANY = CHOSEN // (3 * 6 * 8), CHOSEN // (3 * 6 * 8) + 1
+SIZES: list[dict[sp.Symbol, int]] = [{}, {N: FEW}, {N: MANY}]
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("sizes", SIZES, ids=["any size", "few", "many"])
+def test_what_is_masked_is_zero(name: str, dtype: DType, sizes: dict[sp.Symbol, int]) -> None:
+    function, graph = graphs_of(name, dtype)
+    model = to_model(graph, sizes=sizes)
     constants = {tensor.name for tensor in model.graph.initializer}
     choices = [node for node in model.graph.node if node.op_type == "Where"]
-    assert "If" in [node.op_type for node in model.graph.node]
-    assert all(constants >= {*node.input[1:]} for node in choices)
+    of_numbers = [constants >= {*node.input[1:]} for node in choices]
+    has_two_ways = "If" in [node.op_type for node in model.graph.node]
+    if sizes.get(N) != FEW or (name == "pooling" and dtype is f32):
+        assert has_two_ways
+        assert all(of_numbers)
+    else:  # chosen at once, which takes less time of few numbers
+        assert not has_two_ways
+        assert not all(of_numbers)
     run = session(model)
     rng = np.random.default_rng(7)
     feeds = {
         "x": rng.normal(size=(2, 3, 6, 8)).astype(dtype.numpy),
         "bits": rng.integers(0, RANGE, (2, 3, 6, 8), np.uint32),
     }
-    like = evaluate(Graph("y", {"y": y}, (x, bits)), feeds)["y"]
+    like = evaluate(function, feeds)["y"]
     for special in SPECIAL.values():
         numbers = rng.normal(size=like.shape)
         numbers = np.where(rng.random(like.shape) < 0.2, rng.choice(special, like.shape), numbers)
@@ -67,6 +89,32 @@ def test_what_is_masked_is_zero(name: str, dtype: DType) -> None:
         np.testing.assert_array_equal(got, expected)
         kept = expected != 0
         assert got[kept].tobytes() == expected[kept].tobytes()
+
+
+def test_up_to_how_many_numbers_a_file_chooses_is_a_bound_of_it() -> None:
+    _, graph = graphs_of("relu", f32)
+    bounds: dict[Dim, int] = {}
+    to_model(graph, bounds=bounds, sizes={N: FEW})
+    assert bounds == {dim(N * 3 * 6 * 8): CHOSEN}
+    bounds = {}
+    to_model(graph, bounds=bounds, sizes={N: MANY})
+    assert bounds == {}
+
+
+def test_the_gradient_of_a_rectifier_goes_by_its_result() -> None:
+    """What went into it is not kept for the gradient, unless that is all there is of it."""
+    x, g = leaf("x", f32["n"]), leaf("g", f32["n"])
+    y = relu(x * 2)
+    dx = vjp([y], [x], [g])[0]
+    readers = Graph("step", {"y": y, "dx": dx}).readers
+    (reader,) = readers[y.args[0]]
+    assert reader is y
+    assert len(readers[y]) == 1
+    alone = optimize(Graph("gradient", {"dx": vjp([relu(x)], [x], [g])[0]}, (x, g)))
+    assert [v.op.label for v in alone.nodes] == ["input", "input", "elementwise"]
+    numbers = np.array([-1.0, -0.0, 0.0, 1e-45, 2.0, np.inf, -np.inf, np.nan], np.float32)
+    got = session(to_model(alone))({"x": numbers, "g": np.full(8, 3, np.float32)})["dx"]
+    np.testing.assert_array_equal(got, [0, 0, 0, 3, 3, 3, 0, 0])
 
 
 @pytest.mark.parametrize("dtype", [f32, f64])

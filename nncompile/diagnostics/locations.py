@@ -299,9 +299,13 @@ class LocationTable:
         """A table of its own with what is known of these nodes, and with the makers."""
         table = LocationTable()
         table.makers.update(self.makers)
-        for node in nodes:
-            for location in self.all_locations(node):
-                table.record(node, location)
+        with _lock:
+            for node in nodes:
+                entry = self._entries.get(id(node))
+                if entry is not None:
+                    table.record(node, entry.first)
+                    for location in entry.everywhere or ():
+                        table.record(node, location)
         return table
 
     def following(self) -> AbstractContextManager[Following]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -227,13 +227,10 @@ class Graph:
     @cached_property
     def places(self) -> dict[type[Op], list[int]]:
         """Where among its nodes those of each class of ops stand."""
-        places: dict[type[Op], list[int]] = {}
-        for i, op_type in enumerate([type(v.op) for v in self.nodes]):
-            if op_type in places:
-                places[op_type].append(i)
-            else:
-                places[op_type] = [i]
-        return places
+        places: defaultdict[type[Op], list[int]] = defaultdict(list)
+        for i, v in enumerate(self.nodes):
+            places[type(v.op)].append(i)
+        return dict(places)
 
     @property
     def op_types(self) -> Collection[type[Op]]:
@@ -340,7 +337,8 @@ def _with_bodies(values: Iterable[Value]) -> list[Value]:
     while pending:
         value = pending.pop()
         found.append(value)
-        pending += [v for graph in graphs_within(value.op) for v in graph.nodes][::-1]
+        if type(value.op).within is not Op.within:
+            pending += [v for graph in graphs_within(value.op) for v in graph.nodes][::-1]
     return found
 
 
