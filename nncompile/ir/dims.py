@@ -209,6 +209,11 @@ def broadcast(*shapes: Shape) -> Shape:
     unknown whether they do."""
     if shapes and shapes.count(shapes[0]) == len(shapes):  # most are
         return shapes[0]
+    return _common(shapes)
+
+
+@lru_cache(maxsize=4096)
+def _common(shapes: tuple[Shape, ...]) -> Shape:
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = []
     for axis in range(-rank, 0):

@@ -141,10 +141,11 @@ def _run(
         graph = _applied((LAST,), graph, observe, [EARLY])
     graph = losses_first(graph, losses, lambda part: _in_rounds(stages, part))
     graph = _in_rounds(stages, graph, observe)
-    for name in (LAST, CLEANING):
-        if name in selected:
-            graph = _applied((name,), graph, observe)
-    return graph
+    if LAST not in selected:
+        return graph
+    after = _applied((LAST,), graph, observe)
+    clean = CLEANING not in selected or same_outputs(graph, after)
+    return after if clean else _applied((CLEANING,), after, observe)
 
 
 def _in_rounds(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:

@@ -39,6 +39,8 @@ def check_inner(a: Dim, b: Dim) -> None:
 
 def promoted(*operands: Any) -> list[Value]:
     """The operands as values of one element type."""
+    if all(isinstance(x, Value) for x in operands) and len({x.dtype for x in operands}) == 1:
+        return [*operands]  # most are
     like = next((x for x in operands if isinstance(x, Value)), None)
     values = [as_value(x, like) for x in operands]
     dtype = functools.reduce(promote, (v.dtype for v in values))
