@@ -101,22 +101,6 @@ def test_up_to_how_many_numbers_a_file_chooses_is_a_bound_of_it() -> None:
     assert bounds == {}
 
 
-def test_the_gradient_of_a_rectifier_goes_by_its_result() -> None:
-    """What went into it is not kept for the gradient, unless that is all there is of it."""
-    x, g = leaf("x", f32["n"]), leaf("g", f32["n"])
-    y = relu(x * 2)
-    dx = vjp([y], [x], [g])[0]
-    readers = Graph("step", {"y": y, "dx": dx}).readers
-    (reader,) = readers[y.args[0]]
-    assert reader is y
-    assert len(readers[y]) == 1
-    alone = optimize(Graph("gradient", {"dx": vjp([relu(x)], [x], [g])[0]}, (x, g)))
-    assert [v.op.label for v in alone.nodes] == ["input", "input", "elementwise"]
-    numbers = np.array([-1.0, -0.0, 0.0, 1e-45, 2.0, np.inf, -np.inf, np.nan], np.float32)
-    got = session(to_model(alone))({"x": numbers, "g": np.full(8, 3, np.float32)})["dx"]
-    np.testing.assert_array_equal(got, [0, 0, 0, 3, 3, 3, 0, 0])
-
-
 @pytest.mark.parametrize("dtype", [f32, f64])
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from nncompile.elementwise.lowering import dtype_of_expression
 from nncompile.elementwise.numpy_target import evaluate
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.samples import examples
-from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, relu, where
+from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, where
 from nncompile.ir.basic import const
 from nncompile.ir.broadcasting import broadcast_to, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
@@ -108,9 +108,7 @@ class Map(Op):
     def _cotangents(self, g: Value, y: Value, mask_of: MaskOf) -> Sequence[Value | None]:
         if not y.dtype.is_float:
             return [None] * len(y.args)
-        # The sign is the same, and what went into the relu need not be kept.
-        args = (y,) if self == _RELU else y.args
-        return [self._cotangent(i, g, args, mask_of) for i in range(self.count)]
+        return [self._cotangent(i, g, y.args, mask_of) for i in range(self.count)]
 
     def _cotangent(
         self, i: int, g: Value, args: tuple[Value, ...], mask_of: MaskOf
@@ -162,9 +160,6 @@ class Map(Op):
             types = tuple(d[s] for d, s in zip(example.dtypes, shapes, strict=False))
             op = cls(example.body, len(types))
             yield Sample(op, types, example.integers, example.floats, order=example.order)
-
-
-_RELU = Map(relu(placeholder(0)), 1)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -251,15 +251,7 @@ hypot = _define(
 )
 
 # Truth.
-
-
-def _less(a: Any, b: Any) -> Any:
-    if a == 0 and isinstance(b, relu):  # the sign is the same
-        return less(a, b.args[0])
-    return _truth(lambda a, b: a < b)(a, b)
-
-
-less: Any = _define("less", 2, result=boolean, fold=_less)
+less: Any = _define("less", 2, result=boolean, fold=_truth(lambda a, b: a < b))
 less_equal: Any = _define("less_equal", 2, result=boolean, fold=_truth(lambda a, b: a <= b))
 equal = _define("equal", 2, result=boolean, symmetric=True, fold=_truth(lambda a, b: a == b))
 not_equal = _define(

@@ -139,13 +139,13 @@ def _run(
     selected = set().union(*stages)
     if LAST in selected:
         graph = _applied((LAST,), graph, observe, [EARLY])
-    graph = losses_first(graph, losses, lambda part: _in_rounds(stages, part))
+    behind = common.changes if "common" in selected else ()  # which would make most of it anew
+    graph = losses_first(graph, losses, lambda part: _in_rounds(stages, part), behind)
     graph = _in_rounds(stages, graph, observe)
-    if LAST not in selected:
-        return graph
-    after = _applied((LAST,), graph, observe)
-    clean = CLEANING not in selected or same_outputs(graph, after)
-    return after if clean else _applied((CLEANING,), after, observe)
+    for name in (LAST, CLEANING):
+        if name in selected:
+            graph = _applied((name,), graph, observe)
+    return graph
 
 
 def _in_rounds(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:

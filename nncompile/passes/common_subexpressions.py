@@ -16,7 +16,6 @@ import sympy as sp
 from nncompile.elementwise import exp, relu, sympy_functions, where
 from nncompile.elementwise.map import Map, body_of, is_plain, over
 from nncompile.elementwise.sympy_functions import less, placeholder
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
 from nncompile.ops.contraction.gemm import Gemm
@@ -26,13 +25,14 @@ from nncompile.ops.reduction.operands import Reduction
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Transpose, reshape
-from nncompile.passes.rewriter import Steps, on, present, rewrite, rule
+from nncompile.passes.rewriter import Changes, Steps, on, present, rule, rules
 
 
-def common(graph: Graph) -> Graph:
+@rules
+def common() -> Changes:
     """Computes once what is needed in two forms: a reduction with and without its axes, a softmax
     beside its logarithm, the sign of what is rectified, the row sums of attention's gradient."""
-    return rewrite(graph, [reduced, softmax_beside_logarithm, rectified, row_sums])
+    return [reduced, softmax_beside_logarithm, rectified, row_sums]
 
 
 @on(Reduction)

@@ -84,7 +84,7 @@ def _groups(graph: Graph) -> Iterator[_Group]:
     heights = _heights(graph)
     by_key: dict[tuple[object, ...], list[tuple[Value, tuple[Value, ...]]]] = {}
     shared: dict[tuple[object, ...], tuple[sp.Expr, tuple[Value, ...]]] = {}
-    for value in sorted(heights, key=lambda v: -heights[v]):
+    for value in sorted(heights, key=heights.__getitem__, reverse=True):
         body, numbers, tensors = in_first_order(value)
         key = (heights[value], body, value.dtype, value.shape[1:], *map(id, numbers))
         by_key.setdefault(key, []).append((value, tensors))
@@ -117,29 +117,32 @@ def _heights(graph: Graph) -> dict[Value, int]:
 
 
 def _is_small(value: Value) -> bool:
-    if not is_plain(value) or not value.rank:
+    type_ = value.type
+    if not is_plain(value) or not type_.shape:
         return False
-    size = product(value.shape)
+    size = product(type_.shape)
     if not isinstance(size, int) or not 0 < size <= SMALL:
         return False
-    tensors = [a for a in value.args if a.rank]
-    return bool(tensors) and all(a.type == value.type for a in tensors)
+    tensors = [a.type for a in value.args if a.type.shape]
+    return bool(tensors) and all(t is type_ or t == type_ for t in tensors)
 
 
 def in_first_order(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, ...]]:
     """The formula with its numbers first and its tensors in an order that equal ones share."""
-    indices = range(len(value.args))
-    numbers = tuple(i for i in indices if not value.args[i].rank)
-    tensors = tuple(i for i in indices if value.args[i].rank)
-    body, order = _first_order(body_of(value), numbers, tensors)
-    return body, tuple(value.args[i] for i in numbers), tuple(value.args[i] for i in order)
+    args = value.args
+    are_tensors = tuple([bool(a.type.shape) for a in args])
+    body, numbers, order = _first_order(body_of(value), are_tensors)
+    return body, tuple([args[i] for i in numbers]), tuple([args[i] for i in order])
 
 
 @functools.lru_cache(maxsize=4096)
 def _first_order(
-    body: sp.Expr, numbers: tuple[int, ...], tensors: tuple[int, ...]
-) -> tuple[sp.Expr, tuple[int, ...]]:
-    """The order of the tensors whose formula comes first, by what is the same in every process."""
+    body: sp.Expr, are_tensors: tuple[bool, ...]
+) -> tuple[sp.Expr, tuple[int, ...], tuple[int, ...]]:
+    """The order of the tensors whose formula comes first, by what is the same in every process,
+    behind that of the numbers."""
+    numbers = tuple(i for i, is_tensor in enumerate(are_tensors) if not is_tensor)
+    tensors = tuple(i for i, is_tensor in enumerate(are_tensors) if is_tensor)
     renamed = {
         order: body.xreplace(
             {placeholder(i): placeholder(j) for j, i in enumerate((*numbers, *order))}
@@ -147,7 +150,7 @@ def _first_order(
         for order in itertools.permutations(tensors)
     }
     order = min(renamed, key=lambda order: digest(renamed[order]))
-    return renamed[order], order
+    return renamed[order], numbers, order
 
 
 def _chains(groups: Iterator[_Group]) -> list[list[_Group]]:

@@ -11,24 +11,28 @@ from collections.abc import Callable, Collection
 
 from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.op import Value
-from nncompile.ir.transform import replace
+from nncompile.passes.rewriter import Change, Rule, replaced
 
 LEVELS = 16  # behind the losses: a cross-entropy's gradient, and some of the layer before it
 SMALL = 200  # nodes of a graph whose parts would take as long as the whole
 
 
-def losses_first(graph: Graph, losses: Collection[str], change: Callable[[Graph], Graph]) -> Graph:
+def losses_first(
+    graph: Graph,
+    losses: Collection[str],
+    change: Callable[[Graph], Graph],
+    others: Collection[Rule | Change] = (),
+) -> Graph:
     """The graph after `change` of the part that makes the outputs `losses` and begins their
-    gradients. Itself where there is no such part, or it is most of the graph."""
+    gradients, and after the `others` of what is made anew behind it. Itself where there is no such
+    part, or it is most of the graph."""
     part = _part(graph, losses)
     if part is None:
         return graph
     after = change(part)
     pairs = zip(part.outputs.values(), after.outputs.values(), strict=True)
     new = {old: value for old, value in pairs if old is not value}
-    if not new:
-        return graph
-    return graph.mapped(lambda outputs: replace(outputs, new, order=graph.nodes))
+    return replaced(graph, new, others) if new else graph
 
 
 def _part(graph: Graph, losses: Collection[str]) -> Graph | None:

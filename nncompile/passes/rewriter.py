@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -233,6 +233,15 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
         return after
 
     return within(graph)
+
+
+def replaced(graph: Graph, new: Mapping[Value, Value], changes: Iterable[Rule | Change]) -> Graph:
+    """The graph with the values of `new` in place of its keys, and with every change applied on the
+    way: what follows is made anew once."""
+    changes = list(changes)
+    bit = settled_bit(changes)
+    rewriting = Rewriting(graph, changes, bit, lambda inner: rewrite(inner, changes), new)
+    return graph.mapped(rewriting.run)
 
 
 def _may_change(graph: Graph, changes: Sequence[Rule | Change]) -> bool:

@@ -10,11 +10,11 @@ close to a node.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.op import Op, Value, apply, remade
 from nncompile.ir.transform import rebuilt
 from nncompile.passes.surroundings import Surroundings, surroundings
@@ -63,6 +63,7 @@ class Rewriting:
         changes: Sequence[AnyChange],
         bit: int,
         within: Callable[[Graph], Graph],
+        known: Mapping[Value, Value] | None = None,
     ) -> None:
         self.locations = graph.locations
         self.all_changes, self.within = changes, within
@@ -79,17 +80,30 @@ class Rewriting:
             for op_type in graph.op_types
             if self._applicable(op_type) or op_type.within is not Op.within
         }
-        self.final: dict[Value, Value] = {}
+        # Of values, those of the graph and new ones, what they become; `known` from the start.
+        self.final: dict[Value, Value] = dict(known or {})
         self.changed: set[Value] = set()  # nodes of the graph whose final form is another node
+        if known:
+            self._count(known)
         # Of new nodes, how far the closest one is that is not as it was but for its arguments.
         self.distances: dict[Value, int] = {}
+
+    def _count(self, known: Mapping[Value, Value]) -> None:
+        """Counts how often what is known needs others, and is needed."""
+        uses, old = self.uses, set(self.nodes)
+        for v, new in known.items():
+            uses[new] = uses.get(new, 0) + uses.get(v, 1)
+        for v in toposort(known.values()):
+            if v not in old:
+                for a in v.args:
+                    uses[a] = uses.get(a, 0) + 1
 
     def run(self, outputs: Sequence[Value]) -> list[Value]:
         """The outputs in their final form."""
         token = surroundings.set(self.surroundings)
         try:
             with self.locations.following() as self.site:
-                first = self._first_change()
+                first = 0 if self.final else self._first_change()
                 if first is None:
                     return list(outputs)
                 self._run(first)
@@ -162,10 +176,8 @@ class Rewriting:
         distances[known] = distance if is_new else 0
         if is_new and distance >= FAR:
             self._hand_on(v, known)
-            if known.settled & self.bit or self._is_settled(known):
-                final[v] = final[known] = known
-                return True
-        self._finish(known)
+        if type(known.op) not in self.active or self._is_settled(known) or self._stays(known):
+            final[known] = known
         final[v] = final[known]
         return True
 

@@ -89,12 +89,12 @@ class Emitter(Fusions, Sizes):
 
     def lower(self, value: Value, args: Sequence[Any], location: Location | None) -> Any:
         """The names of the result of one node of the graph."""
+        if isinstance(value.op, Item) and not _is_empty(value.type):
+            return self._item(value, args[0][value.op.index])  # of results that may be very many
         types = tuple([a.type for a in value.args])
         self._location = location
         label = value.op.label
         self._stem = f"{location.scope}/{label}" if location and location.scope else label
-        if isinstance(value.op, Item) and not _is_empty(value.type):
-            return self._item(value, args[0][value.op.index])  # of results that may be very many
         self._declare(args, types)
         narrow = self.halves and isinstance(value.op, PRODUCTS)
         wide = None if narrow else widened(value)
