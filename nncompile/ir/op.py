@@ -27,7 +27,7 @@ from nncompile.ir.attributes import Attributes
 from nncompile.ir.dims import Dim, Shape
 from nncompile.ir.operators import Operators
 from nncompile.ir.pool import Pool
-from nncompile.ir.types import AnyType, DType, TupleType, Type
+from nncompile.ir.types import AnyType, DType, TupleType, Type, component_types
 
 
 class Mask(Protocol):
@@ -302,8 +302,8 @@ def apply(op: Op, *args: Value) -> Value:
             type_ = op.infer(*[a.type for a in args])
         except CompileError as error:
             raise _explained(error, op, args, location) from None
-        if type_.__class__ is Type:
-            for size in type_.shape:
+        for component in component_types(type_):
+            for size in component.shape:
                 if size.__class__ is int and size > _LARGEST:
                     raise ShapeError(f"{op.label}: a size of {size:,} is beyond 64 bits")
         value = _interned(key, op, args, type_)

@@ -33,7 +33,8 @@ class Pool(Generic[T]):
         """The thing that is to have the key; that which has it, where another thread was first."""
         reference = _Reference(thing, self._forget)
         reference.key = key
-        if self._references.setdefault(key, reference) is reference:  # in one step, as of a lock
+        # Most are new: looked up and set in one step, which needs no lock.
+        if self._references.setdefault(key, reference) is reference:
             return thing
         with self._lock:
             known = self.get(key)
