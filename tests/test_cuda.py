@@ -196,7 +196,7 @@ def test_a_step_never_waits_to_read_whether_numbers_are_finite() -> None:
     assert changed.metadata_props == made.metadata_props
 
 
-RECIPE = training(perceptron(drop=0.5), minimize="loss", optimizer=adam(1e-2))
+RECIPE = training(perceptron(drop=0.5), minimize="loss", optimizer=adam(1e-2), batch_size=256)
 
 
 def _whole(made: onnx.ModelProto) -> onnx.ModelProto:

@@ -240,13 +240,10 @@ class _Node:
 
 
 class Value(Operators, _Node):
-    """An op applied to values: immutable, interned, compared elementwise by `==`.
-
-    `x is y` asks whether two values are the same node.
-    """
+    """An op applied to values: immutable, interned, compared elementwise by `==`. `x is y` asks
+    whether two values are the same node."""
 
     __slots__ = ()
-    type: Any
 
     __hash__ = object.__hash__  # identity, and as fast as that of any object
 
@@ -338,12 +335,8 @@ def _interned(key: Any, op: Op, args: tuple[Value, ...], type_: AnyType) -> Valu
     """A new node, or the one that another thread has made meanwhile."""
     digest = hashlib.blake2b(op.digest + b"".join([a.digest for a in args]), digest_size=8)
     value: Any = _Node()
-    value.op = op
-    value.args = args
-    value.type = type_
-    value.digest = digest.digest()
-    value.settled = 0
-    value.settled_if = None
+    value.op, value.args, value.type = op, args, type_
+    value.digest, value.settled, value.settled_if = digest.digest(), 0, None
     value.__class__ = Value
     return _pool.add(key, value)
 
