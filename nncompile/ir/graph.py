@@ -259,19 +259,18 @@ class Graph:
     @cached_property
     def leaves(self) -> dict[str, Value]:
         """The leaves that the outputs need or `inputs` declares, by name."""
-        reachable = [v for v in self.nodes if isinstance(v.op, Input)]
         leaves: dict[str, Value] = {}
-        for v in (*self.inputs, *reachable):
-            if input_of(v).kind == "binder":
+        for v in (*self.inputs, *self.of_class(Input)):
+            leaf = input_of(v)
+            if leaf.kind == "binder":
                 raise CompileError(
                     f"a value of one iteration of a scan, {v.type}, is used outside of it",
                     hint="return it from the body: its last value or its stack is a result of scan",
                 )
-            known = leaves.setdefault(input_of(v).name, v)
+            known = leaves.setdefault(leaf.name, v)
             if known is not v:
                 raise CompileError(
-                    f"two different inputs are called {input_of(v).name}: "
-                    f"{known.type} and {v.type}",
+                    f"two different inputs are called {leaf.name}: {known.type} and {v.type}",
                     hint="give one of them another name",
                 )
         return leaves

@@ -137,7 +137,7 @@ def to_text(model: onnx.ModelProto) -> str:
 
 def _domains(emitter: Emitter, opset: int) -> dict[str, int]:
     """The operator sets that the nodes use."""
-    return {"": opset} | {node.domain: 1 for node in all_nodes(emitter.nodes) if node.domain}
+    return {"": opset} | dict.fromkeys(emitter.domains, 1)
 
 
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:

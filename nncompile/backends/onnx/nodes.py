@@ -42,6 +42,8 @@ class Nodes:
         self.parent = parent
         self.conditional = conditional
         self.nodes: list[onnx.NodeProto] = []
+        # The sets of operators that nodes are of, but for the standard one.
+        self.domains: dict[str, None] = parent.domains if parent else {}
         # Those of a graph within are the outer one's.
         self.constants: dict[str, Array] = parent.constants if parent else {}
         self._dtypes: dict[str, DType] = parent._dtypes if parent else {}
@@ -101,6 +103,8 @@ class Nodes:
             name=names[0],
             domain=call.domain,
         )
+        if call.domain:
+            self.domains[call.domain] = None
         # As bytes, which protobuf takes in half the time that messages take.
         if self._location is not None:
             node.MergeFromString(_metadata(self._location))
