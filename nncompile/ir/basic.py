@@ -259,6 +259,8 @@ def floating(what: str, x: Any, hint: str = "x.astype(f32) converts") -> Value:
 @suggests_names
 def cast(x: Any, dtype: Any) -> Value:
     """`x` as another element type (`x.astype` of numpy). Raises `DTypeError` for an unknown one."""
+    if isinstance(x, Value) and x.type.dtype is dtype:  # most are
+        return x
     x, target = as_value(x), dtype_of(dtype)
     return x if x.dtype is target else _cast_to(target)(x)
 

@@ -34,8 +34,8 @@ class Fusions(Nodes):
         # An integer of these, such as the number of the step.
         self._unknown_integer: str = parent._unknown_integer if parent else ""
 
-    def _added(self, call: Call) -> tuple[str, ...]:
-        names = super()._added(call)
+    def _added(self, call: Call, attributes: bytes | None = None) -> tuple[str, ...]:
+        names = super()._added(call, attributes)
         producer = call.op_type, call.attributes, call.inputs
         for name in names:
             self._producers[name] = producer

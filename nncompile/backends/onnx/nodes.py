@@ -67,14 +67,9 @@ class Nodes:
     def __getattr__(self, op_type: str) -> OnnxOperator:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
-
-        def emit(
-            *inputs: str, outputs: int | None = None, domain: str = "", **attributes: Any
-        ) -> Any:
-            names = self._operator(Call(op_type, inputs, attributes, domain, outputs or 1))
-            return names[0] if outputs is None else names
-
-        return emit
+        setattr(Nodes, op_type, _emitting(op_type))  # which is asked for again and again
+        operator: OnnxOperator = getattr(self, op_type)
+        return operator
 
     def _operator(self, call: Call) -> tuple[str, ...]:
         """What a call of an operator emits."""
@@ -87,14 +82,15 @@ class Nodes:
         if self.parent and not self.conditional and self._inside.isdisjoint(call.inputs):
             with self._at_parent() as parent:
                 return parent._emit(call)
-        attributes = repr(sorted(call.attributes.items())) if call.attributes else ""
+        attributes = self._attributes(call.attributes) if call.attributes else b""
         key = (call.op_type, call.inputs, attributes, call.domain, call.outputs)
         names = self._memo.get(key)
         if names is None:
-            names = self._memo[key] = self._added(call)
+            names = self._memo[key] = self._added(call, attributes)
         return names
 
-    def _added(self, call: Call) -> tuple[str, ...]:
+    def _added(self, call: Call, attributes: bytes | None = None) -> tuple[str, ...]:
+        """Adds a node, whose `attributes` are those of the call, where they are known as bytes."""
         names = tuple([self._fresh(self._stem or call.op_type) for _ in range(call.outputs)])
         node = onnx.NodeProto(
             op_type=call.op_type,
@@ -109,7 +105,7 @@ class Nodes:
         if self._location is not None:
             node.MergeFromString(_metadata(self._location))
         if call.attributes:
-            node.MergeFromString(self._attributes(call.attributes))
+            node.MergeFromString(attributes or self._attributes(call.attributes))
         self.nodes.append(node)
         self._inside.update(names)
         return names
@@ -191,6 +187,18 @@ class Nodes:
     def initializers(self) -> list[TensorProto]:
         """The constants emitted so far, as tensors of the graph."""
         return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def _emitting(op_type: str) -> Callable[..., Any]:
+    """The method of an emitter that emits an operator."""
+
+    def emit(
+        self: Nodes, *inputs: str, outputs: int | None = None, domain: str = "", **attributes: Any
+    ) -> Any:
+        names = self._operator(Call(op_type, inputs, attributes, domain, outputs or 1))
+        return names[0] if outputs is None else names
+
+    return emit
 
 
 def _is_plain(x: Any) -> bool:
