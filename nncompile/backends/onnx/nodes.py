@@ -198,6 +198,7 @@ def _emitting(op_type: str) -> Callable[..., Any]:
         names = self._operator(Call(op_type, inputs, attributes, domain, outputs or 1))
         return names[0] if outputs is None else names
 
+    emit.__doc__ = f"What ONNX's operator {op_type} gives."
     return emit
 
 
