@@ -135,8 +135,8 @@ def test_networks_that_choose_by_their_activations_stay_as_they_are() -> None:
         kinds = [node.op_type for node in model.graph.node]
         return kinds.count("If"), kinds.count("Where")
 
-    assert count(64) == (2, 0)
-    assert count(32) == (0, 2)  # of few numbers
+    assert count(32) == (2, 0)
+    assert count(16) == (0, 2)  # of few numbers
 
 
 MIXED = """

@@ -37,14 +37,6 @@ def _content(x: np.ndarray[Any, Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data).digest()
 
 
-@functools.lru_cache(maxsize=1024)
-def _label(text: str) -> str:
-    return "".join(
-        "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
-        for i, c in enumerate(text)
-    )
-
-
 _LARGE = 1 << 14  # bytes of a key that is kept with each op, and written as text for its digest
 
 
@@ -69,6 +61,15 @@ def _digested(x: Any) -> str:
 @functools.lru_cache(maxsize=4096)
 def _digested_type(x: Type) -> str:
     return repr((x,))
+
+
+@functools.lru_cache(maxsize=1024)
+def _label(text: str) -> str:
+    """The name of a class in lower case with underscores."""
+    return "".join(
+        "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
+        for i, c in enumerate(text)
+    )
 
 
 def _with_sizes(x: Any, sizes: Mapping[sp.Symbol, Dim]) -> Any:
@@ -116,7 +117,7 @@ class Attributes:
 
     @lazy
     def label(self) -> str:
-        """The op's name as printed: the class name in lower case with underscores."""
+        """The op's name as printed, by its class."""
         return _label(type(self).__name__)
 
     @lazy

@@ -22,7 +22,6 @@ from nncompile.passes.surroundings import Surroundings, surroundings
 ROUNDS = 50  # rewrites allowed for each node of a graph before rules count as going in circles
 FAR = 8  # steps from a node to those that no change looks at
 
-
 Try = Callable[[Value], Value | None]
 
 
@@ -55,7 +54,8 @@ def settled_bit(changes: Iterable[AnyChange]) -> int:
 
 
 class Rewriting:
-    """Rewrites a graph by `changes`, and the graphs within its nodes by `within`."""
+    """Rewrites a graph by `changes`, and the graphs within its nodes by `within`. What becomes of
+    some values is `known` from the start."""
 
     def __init__(
         self,

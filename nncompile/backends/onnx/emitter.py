@@ -193,11 +193,8 @@ class Emitter(Fusions, Sizes):
         """Records the element types of values that no node produces."""
         if isinstance(names, str):
             self._dtypes.setdefault(names, types.dtype)
-            return
-        for name, type_ in zip(names, getattr(types, "items", types), strict=True):
-            if isinstance(name, str):
-                self._dtypes.setdefault(name, type_.dtype)
-            else:
+        else:
+            for name, type_ in zip(names, getattr(types, "items", types), strict=True):
                 self._declare(name, type_)
 
     def _recast(self, names: Any, source: Any, target: Any) -> Any:
