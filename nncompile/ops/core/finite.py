@@ -10,7 +10,7 @@ from nncompile.ir.dims import Dim
 from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import DType, Type
 
-# Elements: of up to so many a choice takes four fifths of the time or less (onnxruntime 1.31, 1.32).
+# Elements: of up to so many, a choice takes four fifths of the time or less (onnxruntime 1.32).
 CHOSEN = 256
 
 
