@@ -12,6 +12,7 @@ import sympy as sp
 from dsl import celu, elu, leaky_relu, selu
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
+from nncompile.backends.onnx.protos import all_nodes
 from nncompile.elementwise import clip, maximum, relu, where
 from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.graph import Graph
@@ -73,6 +74,9 @@ def test_what_is_masked_is_zero(name: str, dtype: DType, sizes: dict[sp.Symbol, 
     else:  # chosen at once, which takes less time of few numbers
         assert not has_two_ways
         assert not all(of_numbers)
+    taken = {name for node in all_nodes(model.graph.node) for name in node.input}
+    made = constants | {name for node in model.graph.node for name in node.output}
+    assert made - taken == {"dx"}  # nothing is emitted in vain
     run = session(model)
     rng = np.random.default_rng(7)
     feeds = {

@@ -55,18 +55,20 @@ def masked(
     is finite, and the sum of magnitudes tells that. Of few elements, the choice takes less time
     than to find that out.
     """
-    largest, zero = o.scalar(np.finfo(dtype.numpy).max, dtype), o.scalar(0, dtype)
-    # Among scalars a choice takes no branches.
-    ones = o.Where(condition, factor, zero) if factor else None
-
-    def product(o: OnnxEmitter) -> list[str]:
-        return [o.Mul(x, ones or o.cast(condition, dtype))]
+    zero = o.scalar(0, dtype)
 
     def choice(o: OnnxEmitter) -> list[str]:
         return [o.Where(condition, o.Mul(x, o.factor(factor)) if factor else x, zero)]
 
     if size is not None and o.expects(size, CHOSEN):
         return choice(o)[0]
+    largest = o.scalar(np.finfo(dtype.numpy).max, dtype)
+    # Among scalars a choice takes no branches.
+    ones = o.Where(condition, factor, zero) if factor else None
+
+    def product(o: OnnxEmitter) -> list[str]:
+        return [o.Mul(x, ones or o.cast(condition, dtype))]
+
     return o.once(
         ("masked", condition, x, factor),
         lambda: o.If(
