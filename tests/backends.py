@@ -28,9 +28,9 @@ def graph_of(values: Values) -> Graph:
     return values if isinstance(values, Graph) else Graph("values", dict(values))
 
 
-def valid_model(graph: Graph) -> onnx.ModelProto:
+def valid_model(graph: Graph, **options: Any) -> onnx.ModelProto:
     """The ONNX model, after the checker and the strict inference of shapes and of known values."""
-    model = to_model(graph)
+    model = to_model(graph, **options)
     onnx.checker.check_model(model)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model

@@ -48,7 +48,7 @@ def test_a_step_for_a_batch_of_any_size(optimizer: Any, most: int, monkeypatch: 
         expected = evaluate(compiled.source.step, {**state, **batch}, precision=np.float64)
         runner.step(batch)
         assert (runner.session is first) == (rows <= 8)
-        assert len(compiled.files("step", False).files) == min(made, most)
+        assert len(compiled.files("step", False, 1).files) == min(made, most)
         nodes = from_bytes(runner.model).graph.node
         assert any(node.op_type == "If" for node in nodes) == (most == 1 and rows > 8)
         loss = runner.metrics()["loss"]
@@ -73,7 +73,7 @@ def test_a_step_for_a_large_batch_is_right_for_a_small_one() -> None:
     for rows in (100_000, 7):
         runner.step({"x": thousand(rng, (rows, 3))})
         assert runner.session is first
-    (step,) = compiled.files("step", False).files
+    (step,) = compiled.files("step", False, 1).files
     assert all(bound >= 100_000 for bound in step.bounds.values())
 
 

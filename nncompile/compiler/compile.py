@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -55,7 +56,7 @@ class CompiledStep(Stages):
     variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
     kernels: bool = field(default=True, kw_only=True)
     # With calls of native kernels, and without them.
-    _files: dict[tuple[str, bool], SizedFiles] = field(init=False, default_factory=dict, repr=False)
+    _files: dict[tuple[str, bool, int], SizedFiles] = field(init=False, default_factory=dict, repr=False)
 
     @cached_property
     def gradient(self) -> Graph:
@@ -156,12 +157,13 @@ class CompiledStep(Stages):
         first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
         return {n: size for n in first if isinstance(n, sp.Symbol)}
 
-    def files(self, name: str, kernels: bool) -> SizedFiles:
+    def files(self, name: str, kernels: bool, threads: int = 0) -> SizedFiles:
         """The files of that graph, "step" or "gradient_of_batch", for batches of the recipe and of
-        other sizes; with calls of native kernels or without."""
-        key = name, kernels
+        other sizes; with calls of native kernels or without, and for a processor of so many threads."""
+        key = name, kernels, threads
         if key not in self._files:
-            how: dict[str, Any] = {"metadata": self.metadata, "kernels": kernels}
+            how: dict[str, Any] = {"kernels": kernels, "threads": threads}
+            how["metadata"] = self.metadata
             whole = partial(self._content, name, **how)
             made = partial(self._made_for, name, **how)
             self._files[key] = SizedFiles(made, whole, self._batch_sizes)
@@ -232,10 +234,12 @@ class CompiledStep(Stages):
         `nncompile.runtime.halves.HalvesRunner`."""
         check_precision(self.source.recipe, providers)
         state = self.source.initial() if state is None else state
-        kernels = providers == "cpu" and native_library(native) is not None
-        is_whole = in_place or ahead > 1 or profile is not None or providers != "cpu"
+        on_cpu = providers == "cpu"
+        kernels = on_cpu and native_library(native) is not None
+        used = (threads or os.cpu_count() or 1) if on_cpu and not kernels else 0
+        is_whole = in_place or ahead > 1 or profile is not None or not on_cpu
         in_halves = not is_whole and self._pays_in_halves()
-        files = self.files("gradient_of_batch" if in_halves else "step", kernels)
+        files = self.files("gradient_of_batch" if in_halves else "step", kernels, used)
 
         def suited(shapes: Shapes) -> bytes:
             return files.of(self.sizes(shapes))

@@ -54,8 +54,8 @@ class Target:
     `metadata` gives that of the file by the optimized graph, and `depends` is all that it and
     `about` depend on beside the source. `about` gives what else is to be known of the optimized
     graph and the bounds of its sizes, as JSON has it. `is_bounded` is for sizes up to bounds alone;
-    `sizes` are expected ones, and with `kernels` there are calls of native kernels. Those of
-    `weights` that are needed are in the file, without elements. See `to_model`.
+    `sizes` are expected ones, with `kernels` there are calls of native kernels, and with `threads`
+    it is for a processor of so many. Those of `weights` that are needed are in the file, without elements. See `to_model`.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Target:
     sizes: Mapping[sp.Symbol, int] = field(default_factory=dict)
     is_bounded: bool = False
     kernels: bool = False
+    threads: int = 0
     weights: tuple[str, ...] = ()
 
 
@@ -99,12 +100,13 @@ class Stages:
         bounds: dict[Dim, int] | None = None,
         sizes: Mapping[sp.Symbol, int] | None = None,
         kernels: bool = False,
+        threads: int = 0,
         weights: Collection[str] = (),
     ) -> Any:
         """The `onnx.ModelProto` of an optimized graph."""
         types = {name: graph.leaves[name].type for name in weights if name in graph.leaves}
         with self.report.stage("lowering"):
-            options = bounds, sizes, kernels, self.halves
+            options = bounds, sizes, kernels, self.halves, threads
             model = to_model(graph, self.opset, types, metadata, *options)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
@@ -138,6 +140,7 @@ class Stages:
             bounds if target.is_bounded else None,
             target.sizes,
             target.kernels,
+            target.threads,
             target.weights,
         )
         model = self.lowered(target.name, graph, metadata, *options)
@@ -155,6 +158,7 @@ class Stages:
             "sizes": {str(name): size for name, size in target.sizes.items()},
             "bounded": target.is_bounded,
             "kernels": target.kernels,
+            "threads": target.threads,
             "weights": target.weights,
             "depends": target.depends,
         }

@@ -34,6 +34,7 @@ class OnnxEmitter(Protocol):
     constants: dict[str, Array]
     types: tuple[Any, ...]
     type: Any
+    threads: int
 
     @property
     def is_backward(self) -> bool: ...
@@ -67,6 +68,7 @@ class OnnxEmitter(Protocol):
         lowered: Callable[[OnnxEmitter], Sequence[str]],
         types: Sequence[Type | DType],
     ) -> Any: ...
+    def usual(self, size: Dim) -> int | None: ...
     def expects(self, size: Dim, limit: int) -> bool: ...
     def by_size(
         self,

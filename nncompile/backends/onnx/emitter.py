@@ -59,12 +59,15 @@ class Emitter(Fusions, Sizes):
         sizes: Mapping[sp.Symbol, int] | None = None,
         functions: Functions | None = None,
         halves: bool = False,
+        threads: int = 0,
     ) -> None:
         super().__init__(opset, parent, conditional)
         # Of native kernels; None where files are to have none of them.
         self.functions: Functions | None = parent.functions if parent else functions
         # Whether sums of products of 16 bits are for kernels of 16 bits.
         self.halves: bool = parent.halves if parent else halves
+        # Of the processor that the file is for; none where it is for any device.
+        self.threads: int = parent.threads if parent else threads
         # In a function, the sizes that its model's inputs have.
         self._outer_sizes: frozenset[sp.Symbol] = parent._outer_sizes if parent else frozenset()
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
@@ -276,11 +279,16 @@ class Emitter(Fusions, Sizes):
         inner.types, inner.type = self.types, self.type
         return inner._graph(name, [], lowered(inner), types)
 
+    def usual(self, size: Dim) -> int | None:
+        """The size in batches that are expected; None where that is not known."""
+        expected = substitute(size, self.expected)
+        return expected if isinstance(expected, int) else None
+
     def expects(self, size: Dim, limit: int) -> bool:
         """Whether the file is for batches in which the size is up to the limit. Where there are
         `bounds`, that is entered there."""
-        expected = substitute(size, self.expected)
-        if not isinstance(expected, int) or expected > limit:
+        usual = self.usual(size)
+        if usual is None or usual > limit:
             return False
         self._enter_bound(size, limit)
         return True
@@ -307,7 +315,7 @@ class Emitter(Fusions, Sizes):
         """
         if self.expects(size, limit):
             return few(self)
-        if isinstance(substitute(size, self.expected), int):
+        if self.usual(size) is not None:
             return many(self)
         if self.bounds is not None and symbols([size]) <= self._bounded():
             self._enter_bound(size, limit)

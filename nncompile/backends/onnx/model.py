@@ -54,6 +54,7 @@ def to_model(
     sizes: Mapping[sp.Symbol, int] | None = None,
     kernels: bool = False,
     halves: bool = False,
+    threads: int = 0,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
     the model chooses when it runs, but expects the `sizes` given here; and where there
@@ -64,7 +65,8 @@ def to_model(
     graph's order; nodes carry the user's line and layer in their metadata. With `kernels` parts of
     the graph are calls of native kernels, and functions of the model say what these compute. With
     `halves` sums of products of 16 bits are left to kernels of 16 bits, and are otherwise computed
-    in float32 and rounded.
+    in float32 and rounded. With `threads` it is for a processor of so many, and has
+    loops that would take long on a GPU.
     Raises `BackendError` for an opset out of range, a weight of another type than its leaf, and
     what has no lowering.
     """
@@ -78,7 +80,8 @@ def to_model(
     if kernels:
         with located_nowhere():
             graph = with_native_calls(graph, opset)
-    emitter = Emitter(opset, bounds=bounds, sizes=sizes, functions=functions, halves=halves)
+    options: dict[str, Any] = {"functions": functions, "halves": halves, "threads": threads}
+    emitter = Emitter(opset, bounds=bounds, sizes=sizes, **options)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}

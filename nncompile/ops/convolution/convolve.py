@@ -16,6 +16,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.native import Kernel, Native
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ops.convolution.by_example import by_example, goes_by_example
 from nncompile.ops.convolution.checks import (
     beside_axes,
     check_channels,
@@ -260,7 +261,11 @@ class ConvWeightGradient(Op, Native):
         return total.reshape(outs, x.shape[1] // groups, *self.kernel)
 
     def onnx(self, o: OnnxEmitter, x: str, gradient: str) -> str:
+        loops = goes_by_example(o, self.window, self.groups)
+
         def composed(x: Value, gradient: Value) -> tuple[Value]:
+            if loops:
+                return (by_example(x, gradient, self.window),)
             return (weight_gradient(x, gradient, self.window, self.groups),)
 
         return composed_onnx(o, composed, x, gradient)[0]

@@ -19,6 +19,7 @@ from nncompile.ir.basic import const
 from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Shape, dim, floordiv, product
 from nncompile.ir.op import Value
+from nncompile.ir.types import Type
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.reduction.sums import sum
 from nncompile.ops.shape.joining import concatenate
@@ -87,7 +88,7 @@ def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
     phases = math.prod(window.strides)
     if phases > 1 and (is_joined or math.prod(window.kernel) < FEW_TAPS * phases):
         taps, seen = [_flat(tap) for tap in _taps(x, window)], [_flat(g)]
-    elif not is_joined and _keeps_rows(x, g, window):
+    elif not is_joined and keeps_rows(x.type, g.type, window):
         taps, seen = _shifted_taps(x, g, window)
     else:
         taps, seen = _contiguous_taps(x, window), [_flat(_as_wide(g, window))]
@@ -181,7 +182,7 @@ def _widths(window: Window, results: Shape) -> Shape:
     return tuple(dim(n + reach) for n, reach in zip(results, reaches, strict=True))
 
 
-def _keeps_rows(x: Value, g: Value, window: Window) -> bool:
+def keeps_rows(x: Type, g: Type, window: Window) -> bool:
     """Whether the results of stride 1 lie in rows as long as those of the image x, of known
     size."""
     is_known = all(isinstance(n, int) for n in (*x.shape[2:], *g.shape[2:]))
@@ -197,15 +198,22 @@ def _shifted_taps(x: Value, g: Value, window: Window) -> tuple[list[Value], list
     rows, width = g.shape[2:]
     above, left, below, right = window.pads
     joined = padded(_flat(x), (0, 0, above * width + left), (0, 0, below * width + right))
-    flat, places = _flat(g), np.arange(int(width))
+    flat = _flat(g)
     taps, seen = [], []
     for row, column in _tap_offsets(window):
         sizes = (*x.shape[:2], rows * width)
         taps.append(part(joined, (0, 0, row * width + column), sizes, (1, 1, 1)))
-        shifted = places + (column - left)
-        is_within = np.tile((shifted >= 0) & (shifted < width), int(rows))
-        seen.append(flat if is_within.all() else flat * const(is_within, g.dtype))
+        seen.append(within_rows(flat, column - left, int(width)))
     return taps, seen
+
+
+def within_rows(g: Value, offset: int, width: int) -> Value:
+    """g, the last axis of which holds rows of that width, with zeros where what lies `offset`
+    columns further on is not in the same row."""
+    columns = np.arange(width) + offset
+    is_within = (columns >= 0) & (columns < width)
+    rows = int(g.shape[-1]) // width
+    return g if is_within.all() else g * const(np.tile(is_within, rows), g.dtype)
 
 
 def _as_wide(g: Value, window: Window) -> Value:
