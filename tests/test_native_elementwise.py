@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from nncompile.backends.onnx.native.program import LETTERS, OPERATIONS
-from nncompile.runtime.buffers import array_of, buffer_of
+from nncompile.runtime.buffers import array_of, buffer_at, buffer_of
 from tests.native_checks import called, feeds, needs_library, run, session
 
 pytestmark = needs_library
@@ -182,6 +182,52 @@ def test_results_may_lie_where_inputs_do(size: int, threads: int) -> None:
     made.run_with_iobinding(binding)
     for buffer, x in zip(buffers, expected, strict=True):
         np.testing.assert_array_equal(array_of(buffer), x)
+
+
+def placed(x: np.ndarray[Any, Any], offset: int) -> np.ndarray[Any, Any]:
+    """A copy, so many bytes behind the start of a line of the caches."""
+    room = np.empty(x.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + offset
+    copy = room[start : start + x.nbytes].view(x.dtype)
+    copy[...] = x
+    return copy
+
+
+IN_PLACE = {  # programs of four inputs, and their results
+    "adam": ("mul.f 0 1;add.f 4 2;mul.f 0 0;add.f 6 1;sqrt.f 7;div.f 5 8;add.f 3 9", [5, 7, 10]),
+    "read again": ("add.f 0 1;add.f 2 3;mul.f 0 4;mul.f 5 1;sub.f 7 2", [4, 5, 8]),
+    "given out": ("neg.f 0;add.f 4 1", [1, 4, 5]),
+    "twice": ("add.f 0 1;mul.f 4 3", [4, 4, 5]),
+}
+
+
+@pytest.mark.parametrize("size", [7, 1000, 100_003])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_any_result_may_lie_where_any_input_does(name: str, size: int) -> None:
+    """Or in a place of its own, wherever that begins, and past the caches."""
+    rng = np.random.default_rng(size)
+    program, results = IN_PLACE[name]
+    arrays = [np.asarray(rng.random(size) + 0.5, np.float32) for _ in range(4)]
+    attributes = {"program": program, "results": results, "types": "ffff", "own": 4}
+    made = session(called("Elementwise", arrays, {**attributes, "together": 2**25}, results=3))
+    expected = made.run(None, feeds(arrays))
+    computed = [i for i, value in enumerate(results) if value >= len(arrays)]
+    for _ in range(12):
+        sources = [placed(x, 4 * int(rng.integers(16))) for x in arrays]
+        places = rng.permutation(len(arrays))  # of the inputs, for some of the results
+        over = {i: int(places[i]) for i in computed if rng.random() < 0.6}
+        targets = [
+            sources[over[i]] if i in over else placed(x, 4 * int(rng.integers(16)))
+            for i, x in enumerate(expected)
+        ]
+        binding = made.io_binding()
+        for i, x in enumerate(sources):
+            binding.bind_ortvalue_input(f"x{i}", buffer_at(x))
+        for i, x in enumerate(targets):
+            binding.bind_ortvalue_output(f"y{i}", buffer_at(x))
+        made.run_with_iobinding(binding)
+        for i, (x, exact) in enumerate(zip(targets, expected, strict=True)):
+            np.testing.assert_array_equal(x, exact, f"{over}, result {i}")
 
 
 WRONG = {

@@ -124,7 +124,8 @@ void copy(long count, void* to, const void* a, const void*, const void*, const v
   std::memcpy(to, a, size_t(count) * sizeof(T));
 }
 
-// A copy of floats that goes past the caches, where nobody reads it soon.
+// A copy of floats that goes past the caches, where nobody reads it soon: whole lines of them, for
+// parts of lines take ten times as long.
 void stream(long count, void* to, const void* a, const void*, const void*, const void*) {
   float* result = static_cast<float*>(to);
   const float* x = static_cast<const float*>(a);
@@ -138,8 +139,9 @@ void stream(long count, void* to, const void* a, const void*, const void*, const
   typedef Four Wide;
 #endif
   long i = 0;
-  for (; i < count && reinterpret_cast<uintptr_t>(result + i) % sizeof(Wide); i++) result[i] = x[i];
-  for (; i + long(sizeof(Wide) / 4) <= count; i += sizeof(Wide) / 4) {
+  for (; i < count && reinterpret_cast<uintptr_t>(result + i) % kLine; i++) result[i] = x[i];
+  const long whole = i + (count - i) / (kLine / 4) * (kLine / 4);
+  for (; i < whole; i += sizeof(Wide) / 4) {
     Wide value;
     __builtin_memcpy(&value, x + i, sizeof value);
 #if defined(__AVX512F__)

@@ -5,6 +5,7 @@ namespace nnk {
 
 // How many numbers a block has at most, and where results go past the caches.
 constexpr long kBlock = 256, kStreamedBlock = 128;
+constexpr long kLine = 64;  // bytes of a line of the caches
 
 // to[i] = operation(a[i], b[i], c[i], d[i]) for i < count; `to` may be one of the others. An
 // operation with fewer arguments ignores the rest.

@@ -1,5 +1,6 @@
 // A chain of elementwise operations in one pass over memory.
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -69,8 +70,8 @@ void put(double number, char letter, char* bytes) {
 // name is the element type of what it computes with; "number.f 3.5" is a constant. `results` are
 // the numbers of the results, all of float32. The first `shared` inputs are those of all groups;
 // behind them each group has `own` ones, which are broadcast against each other. A result that is
-// computed may lie where an own input of its shape does, whatever the program: of a block, all is
-// read before anything is written.
+// computed may lie where an own input of its shape does, whatever the program: it is written when
+// nothing more of a block is read there.
 class Elementwise final : public Kernel {
  public:
   explicit Elementwise(const Attributes& attributes);
@@ -135,8 +136,12 @@ class Elementwise final : public Kernel {
   void join();
   bool join(Operation& into, int side, const char* name, const char* joined);
   Step step(const Operation& operation) const;
-  std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams, bool late) const;
-  void make_plan(const std::vector<Kind>& kinds, bool streams, bool late, Plan& plan) const;
+  // Where inputs lie: of each the number of the output that is written in its place, or -1.
+  using Written = std::vector<int>;
+  std::shared_ptr<const Plan> plan(const std::vector<Kind>& kinds, bool streams,
+                                   const Written& written) const;
+  void make_plan(const std::vector<Kind>& kinds, bool streams, const Written& written,
+                 Plan& plan) const;
 
   int shared_, own_, groups_, inputs_;
   long together_;  // bytes of what this and other such calls of the model give
@@ -145,7 +150,7 @@ class Elementwise final : public Kernel {
   std::vector<Operation> operations_;
   std::vector<int> uses_;  // of each value
   mutable std::mutex mutex_;
-  mutable std::map<std::tuple<std::vector<Kind>, bool, bool>, std::shared_ptr<const Plan>> plans_;
+  mutable std::map<std::tuple<std::vector<Kind>, bool, Written>, std::shared_ptr<const Plan>> plans_;
 };
 
 // What is run for groups whose inputs are of the same kinds.
@@ -155,7 +160,13 @@ struct Elementwise::Plan {
   std::vector<Spread> numbers, repeated;
   long bytes = 0;   // of the buffers
   long length = 0;  // of a block
+  int streamed = -1;  // an output that goes past the caches
 };
+
+// How many numbers there are before the next line of the caches.
+long to_next_line(const float* place) {
+  return long(-reinterpret_cast<uintptr_t>(place) % kLine / sizeof(float));
+}
 
 Elementwise::Elementwise(const Attributes& attributes)
     : shared_(int(attributes.integer("shared", 0))),
@@ -263,12 +274,13 @@ void Elementwise::join() {
 }
 
 std::shared_ptr<const Elementwise::Plan> Elementwise::plan(const std::vector<Kind>& kinds,
-                                                           bool streams, bool late) const {
+                                                           bool streams,
+                                                           const Written& written) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::shared_ptr<const Plan>& known = plans_[{kinds, streams, late}];
+  std::shared_ptr<const Plan>& known = plans_[{kinds, streams, written}];
   if (!known) {
     auto made = std::make_shared<Plan>();
-    make_plan(kinds, streams, late, *made);
+    make_plan(kinds, streams, written, *made);
     known = made;
   }
   return known;
@@ -296,7 +308,7 @@ class Buffers {
   std::map<int, std::vector<long>> free_;
 };
 
-void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool late,
+void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, const Written& written,
                             Plan& plan) const {
   const int count = inputs_ + int(operations_.size());
   Buffers buffers;
@@ -311,6 +323,19 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool l
     if (output[outputs_[i]] < 0) output[outputs_[i]] = i;
     last[outputs_[i]] = count;
   }
+  // The operation after which an output may be written. Past the caches go those in places of their
+  // own, in copies; of what was just read, the caches hold the lines.
+  std::vector<int> from(outputs_.size(), -1);
+  std::vector<bool> apart(outputs_.size(), true);
+  for (int i = 0; i < inputs_; i++)
+    if (written[i] >= 0) {
+      int& first = from[written[i]];
+      first = std::max(first, kinds[i] == kWhole ? last[i] : count);
+      apart[written[i]] = false;
+    }
+  const auto is_direct = [&](int i, int operation) {
+    return !(streams && apart[i]) && from[i] <= operation;
+  };
   const auto buffer = [&](char letter) {
     Place place;
     place.size = size_of(letter);
@@ -347,7 +372,7 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool l
       }
     };
     free_arguments(true);  // the result may take their place
-    if (!stays && !streams && !late && output[value] >= 0)
+    if (!stays && output[value] >= 0 && is_direct(output[value], i))
       made.to = Place{Place::kOutput, output[value], 4};
     else
       made.to = buffer(operation.result);
@@ -373,6 +398,8 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool l
     if (uniform[value]) plan.before.push_back(make(i, true));
   }
   plan.length = streams ? kStreamedBlock : kBlock;
+  for (int i = 0; i < int(outputs_.size()); i++)
+    if (streams && apart[i]) plan.streamed = i;
   const auto ask_ahead = [&](int i) {  // for inputs that are not read again in this block
     for (int argument : operations_[i].arguments) {
       if (argument >= inputs_ || kinds[argument] != kWhole || last[argument] != i) continue;
@@ -389,10 +416,10 @@ void Elementwise::make_plan(const std::vector<Kind>& kinds, bool streams, bool l
       const Place& place = places[value];
       if (outputs_[i] != value || (place.where == Place::kOutput && place.number == i)) continue;
       Instruction copy;
-      copy.step = table().elementwise(streams ? "stream.f" : "copy.f");
+      copy.step = table().elementwise(streams && apart[i] ? "stream.f" : "copy.f");
       copy.from[0] = place;
       copy.to = Place{Place::kOutput, i, 4};
-      (late ? at_the_end : plan.block).push_back(copy);
+      (apart[i] ? plan.block : at_the_end).push_back(copy);
     }
   };
   for (int i = 0; i < int(operations_.size()); i++) {
@@ -435,11 +462,12 @@ Elementwise::Group Elementwise::group(const Call& call, std::vector<Tensor> inpu
                                                   : kRepeated);
   const long bytes = group.count * long(outputs_.size()) * 4;
   const bool streams = bytes > kStreamed && std::max(bytes, together_) > kStreamedTogether;
-  const bool late = std::any_of(group.inputs.begin(), group.inputs.end(), [&](const Tensor& tensor) {
-    return std::find(group.outputs.begin(), group.outputs.end(),
-                     static_cast<float*>(tensor.data)) != group.outputs.end();
-  });
-  group.plan = plan(kinds, streams, late);
+  Written written;
+  for (const Tensor& tensor : group.inputs) {
+    const auto found = std::find(group.outputs.begin(), group.outputs.end(), tensor.data);
+    written.push_back(found == group.outputs.end() ? -1 : int(found - group.outputs.begin()));
+  }
+  group.plan = plan(kinds, streams, written);
   return group;
 }
 
@@ -502,8 +530,10 @@ char* Elementwise::prepared(const Group& group) const {
 
 void Elementwise::compute(const Group& group, char* buffers, long begin, long end) const {
   const Plan& plan = *group.plan;
-  for (long start = begin; start < end; start += plan.length) {
-    const long count = std::min(plan.length, end - start);
+  long count = plan.streamed < 0 ? 0 : to_next_line(group.outputs[plan.streamed] + begin);
+  if (!count) count = plan.length;
+  for (long start = begin; start < end; start += count, count = plan.length) {
+    count = std::min(count, end - start);
     const auto pointer = [&](const Place& place) -> char* {
       switch (place.where) {
         case Place::kInput:
