@@ -51,6 +51,13 @@ NNK_STEP(mul_div_add, T, T(x[i] * y[i] / z[i] + u[i]))
 NNK_STEP(div_mul, T, T(x[i] / y[i] * z[i]))
 NNK_STEP(div_mul_add, T, T(x[i] / y[i] * z[i] + u[i]))
 NNK_STEP(sqrt_add, T, T(root(x[i]) + y[i]))
+NNK_STEP(add_add, T, T(x[i] + y[i] + z[i]))
+NNK_STEP(add_mul, T, T((x[i] + y[i]) * z[i]))
+NNK_STEP(add_mul_mul, T, T((x[i] + y[i]) * z[i] * u[i]))
+NNK_STEP(mul_mul, T, T(x[i] * y[i] * z[i]))
+NNK_STEP(mul_mul_add, T, T(x[i] * y[i] * z[i] + u[i]))
+NNK_STEP(mul_exp, T, T(exponential(x[i] * y[i])))
+NNK_STEP(mul_erf, T, T(error_function(x[i] * y[i])))
 NNK_STEP(neg, T, T(-x[i]))
 NNK_STEP(abs, T, T(x[i] < 0 ? -x[i] : x[i] + T(0)))
 NNK_STEP(sign, T, T(x[i] > 0 ? T(1) : x[i] < 0 ? T(-1) : x[i] * T(0)))
@@ -184,7 +191,9 @@ const Named kSteps[] = {
     NNK_NUMBERS(add), NNK_NUMBERS(sub), NNK_NUMBERS(mul), NNK_REALS(div), NNK_REALS(mul_add),
     NNK_REALS(mul_sub), NNK_REALS(sub_mul),
     NNK_REALS(mul_add_mul), NNK_REALS(mul_div), NNK_REALS(mul_div_add), NNK_REALS(div_mul),
-    NNK_REALS(div_mul_add), NNK_REALS(sqrt_add),
+    NNK_REALS(div_mul_add), NNK_REALS(sqrt_add), NNK_REALS(add_add), NNK_REALS(add_mul),
+    NNK_REALS(add_mul_mul), NNK_REALS(mul_mul), NNK_REALS(mul_mul_add), NNK_REALS(mul_exp),
+    NNK_REALS(mul_erf),
     NNK_ALL(prefetch), NNK_REALS(neg), NNK_REALS(abs), NNK_REALS(sign),
     NNK_NUMBERS(max), NNK_NUMBERS(min), NNK_REALS(relu), NNK_ALL(less), NNK_ALL(less_equal),
     NNK_ALL(equal), NNK_REALS(is_nan), {"not.b", logical_not<Bool>}, {"and.b", bit_and<Bool>},

@@ -239,6 +239,29 @@ bool Elementwise::join(Operation& into, int side, const char* name, const char* 
   return true;
 }
 
+// What an operation becomes with the one that makes its argument; `swapped` where that is the second
+// of two which cannot change places.
+struct Joined {
+  const char *into, *argument, *name, *swapped;
+};
+
+constexpr Joined kJoined[] = {
+    {"div", "mul", "mul_div", nullptr},
+    {"exp", "mul", "mul_exp", nullptr},
+    {"erf", "mul", "mul_erf", nullptr},
+    {"sub", "mul", "mul_sub", "sub_mul"},
+    {"mul", "div", "div_mul", nullptr},
+    {"mul", "add_mul", "add_mul_mul", nullptr},
+    {"mul", "add", "add_mul", nullptr},
+    {"mul", "mul", "mul_mul", nullptr},
+    {"add", "mul_div", "mul_div_add", nullptr},
+    {"add", "div_mul", "div_mul_add", nullptr},
+    {"add", "mul_mul", "mul_mul_add", nullptr},
+    {"add", "mul", "mul_add", nullptr},
+    {"add", "sqrt", "sqrt_add", nullptr},
+    {"add", "add", "add_add", nullptr},
+};
+
 // Operations that follow each other become one, so that fewer results go through the cache.
 void Elementwise::join() {
   uses_.assign(size_t(inputs_) + operations_.size(), 0);
@@ -247,28 +270,23 @@ void Elementwise::join() {
   for (int output : outputs_) uses_[size_t(output)] += 2;
   for (Operation& each : operations_) {
     if (each.operand != 'f' && each.operand != 'd') continue;
-    if (each.name == "div") {
-      join(each, 0, "mul", "mul_div");
-    } else if (each.name == "mul") {
-      join(each, 0, "div", "div_mul") || join(each, 1, "div", "div_mul");
-    } else if (each.name == "sub") {
-      join(each, 0, "mul", "mul_sub") || join(each, 1, "mul", "sub_mul");
-    } else if (each.name == "add") {
-      for (const auto& [name, joined] : {std::pair("mul_div", "mul_div_add"),
-                                         std::pair("div_mul", "div_mul_add"),
-                                         std::pair("mul", "mul_add"), std::pair("sqrt", "sqrt_add")})
-        if (join(each, 0, name, joined) || join(each, 1, name, joined)) break;
-      if (each.name == "mul_add") {
-        // a·b + c·d: the second product's arguments come last.
-        std::vector<int>& arguments = each.arguments;
-        const std::vector<int> first(arguments.begin(), arguments.begin() + 2);
-        std::vector<int> second = {arguments[2]};
-        arguments = second;
-        if (join(each, 0, "mul", "mul_add_mul"))
-          arguments.insert(arguments.begin(), first.begin(), first.end());
-        else
-          arguments = {first[0], first[1], second[0]};
-      }
+    const bool commutes = each.name == "mul" || each.name == "add";
+    for (const Joined& rule : kJoined)
+      if (each.name == rule.into && (join(each, 0, rule.argument, rule.name) ||
+                                     ((commutes || rule.swapped) &&
+                                      join(each, 1, rule.argument, rule.swapped ? rule.swapped
+                                                                                : rule.name))))
+        break;
+    if (each.name == "mul_add") {
+      // a·b + c·d: the second product's arguments come last.
+      std::vector<int>& arguments = each.arguments;
+      const std::vector<int> first(arguments.begin(), arguments.begin() + 2);
+      std::vector<int> second = {arguments[2]};
+      arguments = second;
+      if (join(each, 0, "mul", "mul_add_mul"))
+        arguments.insert(arguments.begin(), first.begin(), first.end());
+      else
+        arguments = {first[0], first[1], second[0]};
     }
   }
 }
@@ -530,28 +548,44 @@ char* Elementwise::prepared(const Group& group) const {
 
 void Elementwise::compute(const Group& group, char* buffers, long begin, long end) const {
   const Plan& plan = *group.plan;
+  // Where the block of element 0 would be, and how many bytes further on each element is.
+  struct Range {
+    char* base;
+    long bytes;
+  };
+  const auto range = [&](const Place& place, long ahead = 0) {
+    switch (place.where) {
+      case Place::kInput:
+        return Range{static_cast<char*>(group.inputs[place.number].data) + ahead * place.size,
+                     place.size};
+      case Place::kOutput:
+        return Range{reinterpret_cast<char*>(group.outputs[place.number]), place.size};
+      default:
+        return Range{buffers + place.number, 0};
+    }
+  };
+  struct Bound {
+    Step step;
+    Range to, from[4];
+  };
+  static thread_local std::vector<Bound> block;  // of every call, as its memory stays
+  block.clear();
+  for (const Instruction& each : plan.block)
+    block.push_back({each.step,
+                     range(each.to),
+                     {range(each.from[0], each.asks ? kAhead : 0), range(each.from[1]),
+                      range(each.from[2]), range(each.from[3])}});
   long count = plan.streamed < 0 ? 0 : to_next_line(group.outputs[plan.streamed] + begin);
   if (!count) count = plan.length;
   for (long start = begin; start < end; start += count, count = plan.length) {
     count = std::min(count, end - start);
-    const auto pointer = [&](const Place& place) -> char* {
-      switch (place.where) {
-        case Place::kInput:
-          return static_cast<char*>(group.inputs[place.number].data) + start * place.size;
-        case Place::kOutput:
-          return reinterpret_cast<char*>(group.outputs[place.number] + start);
-        default:
-          return buffers + place.number;
-      }
-    };
+    const auto at = [&](const Range& range) { return range.base + start * range.bytes; };
     for (const Spread& each : plan.repeated)
       spread(group.inputs[each.input], group.rank, group.sizes, start, count, each.to.size,
-             pointer(each.to));
-    for (const Instruction& each : plan.block) {
-      const char* first = pointer(each.from[0]) + (each.asks ? kAhead * each.from[0].size : 0);
-      each.step(count, pointer(each.to), first, pointer(each.from[1]), pointer(each.from[2]),
-                pointer(each.from[3]));
-    }
+             buffers + each.to.number);
+    for (const Bound& each : block)
+      each.step(count, at(each.to), at(each.from[0]), at(each.from[1]), at(each.from[2]),
+                at(each.from[3]));
   }
 }
 
