@@ -119,7 +119,9 @@ def test_a_runner_loops_on_the_cpu_and_files_do_not() -> None:
     """The loop is in what a runner trains with, to the numbers of the step, and in no file."""
 
     @model
-    def net(image: Value = f32["batch", 8, 16, 16], label: Value = i64["batch"]) -> dict[str, Value]:
+    def net(
+        image: Value = f32["batch", 8, 16, 16], label: Value = i64["batch"]
+    ) -> dict[str, Value]:
         x = image >> Conv2d(8, 3, padding=1) >> flatten
         logits = x >> Dense(3)
         return {"loss": cross_entropy(logits, label)}

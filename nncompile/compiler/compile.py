@@ -56,7 +56,9 @@ class CompiledStep(Stages):
     variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
     kernels: bool = field(default=True, kw_only=True)
     # With calls of native kernels, and without them.
-    _files: dict[tuple[str, bool, int], SizedFiles] = field(init=False, default_factory=dict, repr=False)
+    _files: dict[tuple[str, bool, int], SizedFiles] = field(
+        init=False, default_factory=dict, repr=False
+    )
 
     @cached_property
     def gradient(self) -> Graph:
@@ -159,7 +161,8 @@ class CompiledStep(Stages):
 
     def files(self, name: str, kernels: bool, threads: int = 0) -> SizedFiles:
         """The files of that graph, "step" or "gradient_of_batch", for batches of the recipe and of
-        other sizes; with calls of native kernels or without, and for a processor of so many threads."""
+        other sizes; with calls of native kernels or without, and for so many `threads` of a
+        processor or for any device."""
         key = name, kernels, threads
         if key not in self._files:
             how: dict[str, Any] = {"kernels": kernels, "threads": threads}

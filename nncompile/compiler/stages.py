@@ -55,7 +55,8 @@ class Target:
     `about` depend on beside the source. `about` gives what else is to be known of the optimized
     graph and the bounds of its sizes, as JSON has it. `is_bounded` is for sizes up to bounds alone;
     `sizes` are expected ones, with `kernels` there are calls of native kernels, and with `threads`
-    it is for a processor of so many. Those of `weights` that are needed are in the file, without elements. See `to_model`.
+    it is for so many of a processor. Those of `weights` that are needed are in the file, without
+    elements. See `to_model`.
     """
 
     name: str

@@ -65,7 +65,7 @@ def to_model(
     graph's order; nodes carry the user's line and layer in their metadata. With `kernels` parts of
     the graph are calls of native kernels, and functions of the model say what these compute. With
     `halves` sums of products of 16 bits are left to kernels of 16 bits, and are otherwise computed
-    in float32 and rounded. With `threads` it is for a processor of so many, and has
+    in float32 and rounded. With `threads` it is for so many of a processor, and has
     loops that would take long on a GPU.
     Raises `BackendError` for an opset out of range, a weight of another type than its leaf, and
     what has no lowering.

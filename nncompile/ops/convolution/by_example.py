@@ -65,14 +65,10 @@ def by_example(x: Value, g: Value, window: Window) -> Value:
     last = columns[-1]
 
     def products(x: Value, g: Value) -> tuple[Value, ...]:
-        shifted = [
-            padded(within_rows(g, i - left, width), (0, i), (0, last - i)) for i in columns
-        ]
+        shifted = [padded(within_rows(g, i - left, width), (0, i), (0, last - i)) for i in columns]
         seen = concatenate(shifted, 0)
         joined = padded(x, (0, above * width + left), (0, below * width + right))
-        slices = [
-            part(joined, (0, i * width), (ins, height * width + last), (1, 1)) for i in rows
-        ]
+        slices = [part(joined, (0, i * width), (ins, height * width + last), (1, 1)) for i in rows]
         return tuple(matmul(seen, swapaxes(tap, 0, 1)) for tap in slices)
 
     flat = [reshape(a, (*a.shape[:2], product(a.shape[2:]))) for a in (x, g)]
